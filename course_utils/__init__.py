@@ -1,0 +1,20 @@
+"""Reusable layers, data and tools of the course on auto-encoders and autoregressive models."""
+
+import os
+
+# Thread policy. The course's networks are small: a second thread gains nothing, and two notebooks
+# that both want all the cores slow each other down several times. So: one thread, unless
+# COURSE_THREADS says otherwise, and waiting threads that sleep instead of spinning (this must be
+# set before torch is imported).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+torch.set_num_threads(int(os.environ.get("COURSE_THREADS") or 1))
+
+from .data import load
+from .training import fit
+from .vae import VAE
+
+__all__ = ["VAE", "fit", "load"]
+__version__ = "0.1.0"

@@ -1,0 +1,360 @@
+"""Images of handwritten digits, as integers in {0, …, levels − 1}.
+
+`digits` is embedded in scikit-learn (1 797 real images, 8×8, 17 grey levels) and never needs a
+network. `mnist` and `fashion_mnist` are downloaded once by torchvision.
+"""
+
+import math
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+NAMES = ("digits", "mnist", "fashion_mnist")
+SIZES = (8, 14, 28)
+
+# One seed for everything random in the data: the split, the augmentation, the binarisation and
+# the colours are the same on every machine and in every notebook.
+DATA_SEED = 211
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images `(N, C, H, W)`, uint8 in {0, …, levels − 1}, with their labels `(N,)`, int64."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self):
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The three parts of a data set. Choices are made on `val`; `test` is for the final number."""
+
+    name: str
+    levels: int
+    train: Split
+    val: Split
+    test: Split
+
+    @property
+    def shape(self):
+        """Shape `(C, H, W)` of one image."""
+        return tuple(self.train.images.shape[1:])
+
+    @property
+    def num_classes(self):
+        """Number of classes (10 for each data set of the course)."""
+        return int(self.train.labels.max()) + 1
+
+    def __repr__(self):
+        c, h, w = self.shape
+        counts = " / ".join(str(len(part)) for part in (self.train, self.val, self.test))
+        return (
+            f"Dataset({self.name}: {c}×{h}×{w}, {self.levels} levels, train / val / test {counts})"
+        )
+
+
+def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None):
+    """Load a data set, already split, as integer images.
+
+    Args:
+        name: `"digits"`, `"mnist"` or `"fashion_mnist"`. By default the environment variable
+            `COURSE_DATASET`, else `"digits"`.
+        size: height and width in pixels: 8, 14 or 28.
+        levels: number of values a pixel can take, 2 to 256. With 2 levels, `digits` is
+            thresholded at one half; `mnist` and `fashion_mnist` are binarised by one fixed
+            Bernoulli draw whose probabilities are the grey levels (kind « S » of the literature).
+        color: paint each digit with a random colour on a random background: `(N, 3, H, W)`.
+        copies: for `digits` enlarged to 14 or 28 pixels, how many randomly deformed copies of
+            each image the training set holds (10 by default). The validation and test images
+            are deformed once, by the same law. 0 switches the deformation off everywhere.
+        root: where the downloaded archives live. By default the environment variable
+            `COURSE_DATA`, else the folder `data/` of the course.
+
+    Returns:
+        Dataset: train / val / test of uint8 images `(N, C, size, size)` and int64 labels `(N,)`.
+
+    Raises:
+        ValueError: an argument is out of range.
+        ConnectionError: the data set is not there yet and cannot be downloaded.
+        ImportError: `mnist` or `fashion_mnist` is asked for and torchvision does not import.
+    """
+    name = os.environ.get("COURSE_DATASET") or "digits" if name is None else name
+    if name not in NAMES:
+        raise ValueError(
+            f"unknown data set {name!r}: expected one of {', '.join(NAMES)} "
+            "(argument `name` or environment variable COURSE_DATASET)"
+        )
+    if size not in SIZES:
+        raise ValueError(f"size={size!r}: expected one of {SIZES} (pixels)")
+    if isinstance(levels, bool) or not isinstance(levels, int) or not 2 <= levels <= 256:
+        raise ValueError(f"levels={levels!r}: expected an integer from 2 to 256")
+    if copies is not None and (isinstance(copies, bool) or not isinstance(copies, int) or copies < 0):
+        raise ValueError(f"copies={copies!r}: expected a non-negative integer")
+    if copies and (name != "digits" or size == 8):
+        raise ValueError(
+            f"copies={copies}: only `digits` enlarged to 14 or 28 pixels are deformed; "
+            "leave `copies` out"
+        )
+
+    if name == "digits":
+        parts = _digits(size, 10 if copies is None else copies)
+    else:
+        parts = _torchvision(name, size, root)
+
+    generator = torch.Generator().manual_seed(DATA_SEED)
+    splits = []
+    for grey, labels in parts:  # grey: (N, 1, H, W) in [0, 1]
+        if color:
+            images = quantize(colorize(grey, generator), levels)
+        elif levels == 2 and name != "digits":
+            images = torch.bernoulli(grey, generator=generator).to(torch.uint8)
+        else:
+            images = quantize(grey, levels)
+        splits.append(Split(images, labels))
+    return Dataset(name, levels, *splits)
+
+
+def quantize(grey, levels):
+    """Round intensities of [0, 1] to integers {0, …, levels − 1} (uint8), of any shape."""
+    if not grey.is_floating_point() or not (grey.min() >= 0 and grey.max() <= 1):
+        raise ValueError(
+            f"expected floating-point intensities in [0, 1], got {grey.dtype} in "
+            f"[{grey.min():.3g}, {grey.max():.3g}]; divide integers by their maximum first"
+        )
+    return (grey * (levels - 1)).round().to(torch.uint8)
+
+
+def check_images(x, shape, levels):
+    """Raise unless `x` is a batch of integer images: shape `(B, *shape)`, in {0, …, levels − 1}.
+
+    Raises:
+        TypeError: `x` is no integer tensor.
+        ValueError: the shape or the range is not the expected one.
+    """
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"expected a tensor of images, got {type(x).__name__}")
+    if x.is_floating_point() or x.is_complex():
+        raise TypeError(
+            f"expected integer images in {{0, …, {levels - 1}}}, got {x.dtype}: "
+            "quantise intensities of [0, 1] with course_utils.data.quantize(x, levels)"
+        )
+    if tuple(x.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"expected images (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}"
+            + (": a single image needs a batch dimension, x[None]" if x.shape == tuple(shape) else "")
+        )
+    if x.numel() and (x.min() < 0 or x.max() >= levels):
+        raise ValueError(
+            f"expected pixels in {{0, …, {levels - 1}}}, got [{int(x.min())}, {int(x.max())}]: "
+            f"was the data set loaded with levels={levels}?"
+        )
+
+
+def colorize(grey, generator):
+    """Paint grey digits `(N, 1, H, W)` in [0, 1]: a vivid ink on a dark paper of another hue.
+
+    Returns:
+        RGB intensities `(N, 3, H, W)` in [0, 1].
+    """
+    n = len(grey)
+    hue = torch.rand(n, generator=generator)
+    shift = 0.5 + 0.15 * (2 * torch.rand(n, generator=generator) - 1)
+    ink = _hsv_to_rgb(hue, 0.75, 1.0)
+    paper = _hsv_to_rgb((hue + shift) % 1, 0.8, 0.35)
+    return paper[:, :, None, None] * (1 - grey) + ink[:, :, None, None] * grey
+
+
+def _hsv_to_rgb(hue, saturation, value):
+    """Hues `(N,)` in [0, 1) to RGB `(N, 3)`; piecewise linear, one phase per channel."""
+    phase = (hue[:, None] * 6 + torch.tensor([5.0, 3.0, 1.0])) % 6
+    ramp = torch.minimum(phase, 4 - phase).clamp(0, 1)
+    return value * (1 - saturation * ramp)
+
+
+# ---------------------------------------------------------------------------------------------
+# digits: scikit-learn's own files
+# ---------------------------------------------------------------------------------------------
+
+
+def _digits(size, copies):
+    """Return three pairs (grey images in [0, 1], labels): train 1 350 / val 150 / test 297."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    labels = torch.from_numpy(bunch.target).long()
+    grey = torch.from_numpy(bunch.images).float()[:, None] / 16  # (1797, 1, 8, 8), k / 16
+
+    # Split first, deform afterwards: no two copies of one image end up in different parts.
+    rest, test = train_test_split(
+        torch.arange(len(labels)), test_size=297, stratify=labels, random_state=DATA_SEED
+    )
+    train, val = train_test_split(
+        rest, test_size=150, stratify=labels[rest], random_state=DATA_SEED
+    )
+
+    generator = torch.Generator().manual_seed(DATA_SEED)
+    parts = []
+    for indices, repeats in ((train, max(copies, 1)), (val, 1), (test, 1)):
+        images, targets = grey[indices], labels[indices]
+        if size != 8:
+            images = images.repeat(repeats, 1, 1, 1)
+            targets = targets.repeat(repeats)
+            images = enlarge(images, generator if copies else None)
+            images = F.avg_pool2d(images, 28 // size)
+        parts.append((images, targets))
+    return parts
+
+
+def enlarge(grey, generator=None):
+    """Redraw 8×8 digits as smooth 28×28 ones that look like MNIST on a projector.
+
+    The digit is sharpened, centred on its mass, scaled by a bicubic `grid_sample` into a box of
+    about 20 pixels, and its edge made crisp by a steep sigmoid.
+
+    Args:
+        grey: `(N, 1, 8, 8)` in [0, 1].
+        generator: draws a small random deformation for each image (rotation ±10°, scale ±10 %,
+            shear ±0.15, shift ±0.75 px, stroke thickness); `None` for no deformation.
+
+    Returns:
+        `(N, 1, 28, 28)` in [0, 1].
+    """
+    if grey.shape[1:] != (1, 8, 8):
+        raise ValueError(f"expected images (N, 1, 8, 8), got {tuple(grey.shape)}")
+    n = len(grey)
+
+    def uniform(half_width):
+        if generator is None:
+            return torch.zeros(n)
+        return half_width * (2 * torch.rand(n, generator=generator) - 1)
+
+    sharp = grey + (grey - F.avg_pool2d(grey, 3, stride=1, padding=1, count_include_pad=False))
+    padded = F.pad(sharp, (2, 2, 2, 2))  # (N, 1, 12, 12)
+
+    # Centre of mass, in the coordinates of grid_sample: −1 and 1 are the outer edges.
+    axis = (torch.arange(12) + 0.5) / 6 - 1
+    mass = padded.clamp(min=0)
+    total = mass.sum((1, 2, 3))
+    centre_x = (mass.sum((1, 2)) * axis).sum(1) / total
+    centre_y = (mass.sum((1, 3)) * axis).sum(1) / total
+
+    # Affine map from an output pixel to a point of the small image. 8 pixels become 20 of 28.
+    scale = (28 / 20) * (8 / 12) * (1 + uniform(0.10))
+    angle = uniform(math.radians(10))
+    shear = uniform(0.15)
+    shift = 0.75 * 2 / 28  # 0.75 pixel
+    cos, sin = angle.cos(), angle.sin()
+    theta = torch.stack(
+        [
+            torch.stack([scale * cos, scale * (shear * cos - sin), centre_x + uniform(shift)], 1),
+            torch.stack([scale * sin, scale * (shear * sin + cos), centre_y + uniform(shift)], 1),
+        ],
+        1,
+    )  # (N, 2, 3)
+    grid = F.affine_grid(theta, (n, 1, 56, 56), align_corners=False)
+    smooth = F.grid_sample(padded, grid, mode="bicubic", align_corners=False)
+
+    threshold = 0.6 + uniform(0.08)
+    crisp = torch.sigmoid(10 * (smooth - threshold[:, None, None, None]))
+    return F.avg_pool2d(crisp, 2)
+
+
+# ---------------------------------------------------------------------------------------------
+# mnist, fashion_mnist: torchvision downloads, checks and unpacks
+# ---------------------------------------------------------------------------------------------
+
+_TORCHVISION_CLASS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
+
+# The unpacked files and their sizes in bytes, the same for both data sets.
+_IDX_FILES = {
+    "train-images-idx3-ubyte": 47_040_016,
+    "train-labels-idx1-ubyte": 60_008,
+    "t10k-images-idx3-ubyte": 7_840_016,
+    "t10k-labels-idx1-ubyte": 10_008,
+}
+
+
+def data_root(root=None):
+    """Folder of the downloaded archives: `root`, else `COURSE_DATA`, else the course's `data/`."""
+    if root is None:
+        root = os.environ.get("COURSE_DATA") or Path(__file__).parents[1] / "data"
+    return Path(root)
+
+
+def _torchvision(name, size, root):
+    """Return three pairs (grey images in [0, 1], labels): train 50 000 / val 10 000 / test 10 000."""
+    root = data_root(root)
+    class_name = _TORCHVISION_CLASS[name]
+    try:
+        # Imported only here: a broken torchvision must not stop work on the embedded digits.
+        from torchvision import datasets
+    except Exception as error:  # an ill-matched build raises RuntimeError, a missing one ImportError
+        raise ImportError(
+            f"{name} needs torchvision, which does not import here ({error}). Reinstall torch and "
+            'torchvision together, or use the embedded images: load("digits"), COURSE_DATASET=digits'
+        ) from error
+    dataset_class = getattr(datasets, class_name)
+
+    raw = root / class_name / "raw"
+    if not _unpacked(raw):
+        _download(dataset_class, raw)
+    full = dataset_class(root, train=True, download=False)
+    test = dataset_class(root, train=False, download=False)
+
+    def grey(images):  # (N, 28, 28) uint8 -> (N, 1, size, size) in [0, 1]
+        images = images[:, None].float() / 255
+        if size == 8:
+            images = F.pad(images, (2, 2, 2, 2))
+        return F.avg_pool2d(images, images.shape[-1] // size)
+
+    return [
+        (grey(full.data[:50_000]), full.targets[:50_000].long()),
+        (grey(full.data[50_000:]), full.targets[50_000:].long()),
+        (grey(test.data), test.targets.long()),
+    ]
+
+
+def _unpacked(raw):
+    """True when the four files are there, complete."""
+    return all(
+        (raw / name).is_file() and (raw / name).stat().st_size == bytes_
+        for name, bytes_ in _IDX_FILES.items()
+    )
+
+
+def _download(dataset_class, raw):
+    """Download, verify (MD5, by torchvision) and unpack beside the target, then move into place.
+
+    Whatever happens on the way, nothing half-written is left where the next call would look.
+    """
+    name = dataset_class.__name__
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".download-", dir=raw.parent))
+    staged_raw = staging / name / "raw"
+    staged_raw.mkdir(parents=True)
+    try:
+        for archive in raw.glob("*.gz"):  # archives brought by hand spare the download
+            shutil.copy(archive, staged_raw)
+        dataset_class(staging, download=True)
+        if not _unpacked(staged_raw):
+            raise RuntimeError("the unpacked files do not have the expected sizes")
+        raw.mkdir(exist_ok=True)
+        for file in _IDX_FILES:
+            os.replace(staged_raw / file, raw / file)
+    except (OSError, RuntimeError) as error:
+        raise ConnectionError(
+            f"{name} could not be downloaded to {raw} ({error}). Nothing was left half-written. "
+            "Connect to the network and try again, or put its four .gz archives into that folder, "
+            'or use the embedded images: load("digits"), COURSE_DATASET=digits'
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

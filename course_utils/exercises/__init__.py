@@ -1,0 +1,141 @@
+"""Self-checked exercises: `verify`, `hint`, `solution`.
+
+In a notebook, a stub to complete is followed by its check:
+
+    kl = verify("01.kl", kl)
+
+It prints ✔, or ✘ with an input where the answer is wrong and a hint, or « à compléter ». It
+returns the student's answer when it is right and the reference otherwise: the cells that follow
+run in any case.
+
+The stub, the reference, the check and the hints of an exercise live once, in the module of its
+notebook (`notebook_01.py`, …).
+"""
+
+import inspect
+import textwrap
+from dataclasses import dataclass
+
+_EXERCISES = {}
+_hints_shown = {}
+
+
+class Wrong(Exception):
+    """Raised by a check: the message (French) shows where the answer is wrong."""
+
+
+class Missing(Exception):
+    """The answer is still empty: it returned None or `...`."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise. `check(answer)` raises `Wrong`, or returns a sentence for the ✔ line."""
+
+    key: str
+    stub: callable
+    reference: callable
+    check: callable
+    hints: tuple
+
+    def __post_init__(self):
+        _EXERCISES[self.key] = self
+
+
+def exercises():
+    """All exercises, by key."""
+    return dict(_EXERCISES)
+
+
+def _get(key):
+    if key not in _EXERCISES:
+        raise ValueError(f"exercice inconnu : {key!r} ; il y a {', '.join(sorted(_EXERCISES))}")
+    return _EXERCISES[key]
+
+
+def verify(key, answer=None):
+    """Check the answer to an exercise, say so, and return a function that works.
+
+    Args:
+        key: name of the exercise, for instance `"01.kl"`.
+        answer: the student's function.
+
+    Returns:
+        `answer` when it is right, the reference otherwise.
+    """
+    exercise = _get(key)
+    if answer is None or answer is ... or (callable(answer) and _same_code(answer, exercise.stub)):
+        return _to_do(exercise)
+    if not callable(answer):
+        print(f"✘ {key} : on attend une fonction, pas un objet de type {type(answer).__name__}.")
+        return exercise.reference
+    try:
+        praise = exercise.check(_guarded(answer))
+    except Missing:
+        return _to_do(exercise)
+    except Wrong as wrong:
+        print(f"✘ {key} : {wrong}")
+    except Exception as error:  # whatever a student's function may raise is for the student to read
+        print(f"✘ {key} : votre fonction s'arrête sur {type(error).__name__} : {error}")
+    else:
+        print(f"✔ {key} : {praise}")
+        return answer
+    print(f"  Indice : {exercise.hints[0]}")
+    return exercise.reference
+
+
+def hint(key):
+    """Print the next hint of an exercise: one more at each call."""
+    hints = _get(key).hints
+    shown = min(_hints_shown.get(key, 0), len(hints) - 1)
+    _hints_shown[key] = shown + 1
+    print(f"Indice {shown + 1}/{len(hints)} : {hints[shown]}")
+    if shown + 1 == len(hints):
+        print(f'C\'était le dernier. Ensuite : solution("{key}")')
+
+
+def solution(key):
+    """Print the reference solution of an exercise."""
+    print(reference_source(key))
+
+
+def reference_source(key):
+    """Source code of the reference, under the name the notebook uses."""
+    return textwrap.dedent(inspect.getsource(_get(key).reference)).strip()
+
+
+def stub_source(key):
+    """Source code of the stub, as it stands in the notebook."""
+    return textwrap.dedent(inspect.getsource(_get(key).stub)).strip()
+
+
+def _to_do(exercise):
+    print(f'… {exercise.key} : à compléter (une piste : hint("{exercise.key}")).')
+    return exercise.reference
+
+
+def _guarded(answer):
+    """The student's function, which must return something."""
+
+    def call(*args):
+        try:
+            result = answer(*args)
+        except NotImplementedError:
+            raise Missing from None
+        if result is None or result is ...:
+            raise Missing
+        return result
+
+    return call
+
+
+def _same_code(answer, stub):
+    """True when `answer` is the untouched stub, comments and blank lines aside."""
+    a, b = getattr(answer, "__code__", None), stub.__code__
+    return a is not None and (a.co_code, a.co_names) == (b.co_code, b.co_names) and (
+        [c for c in a.co_consts if not isinstance(c, str)]
+        == [c for c in b.co_consts if not isinstance(c, str)]
+    )
+
+
+from . import notebook_01  # noqa: E402, F401  (registers its exercises)

@@ -1,0 +1,256 @@
+"""Exercises of notebook 01: the closed-form KL, sum or mean, the aggregate posterior, Laplace."""
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+
+from .. import likelihoods
+from ..data import load
+from ..training import fit
+from ..vae import VAE, kl_to_standard_normal
+from . import Exercise, Wrong
+
+
+class Stubs:
+    """What the notebook shows: to complete, or to repair."""
+
+    def kl(mu, logvar):
+        """KL( N(mu, diag(exp(logvar))) ‖ N(0, I) ). mu, logvar : (B, d). Résultat : (B,), nats."""
+        return ...
+
+    def vae_loss(logits, x, mu, logvar):
+        """Coût d'un VAE, en nats par image. logits, x : (B, C, H, W). mu, logvar : (B, d)."""
+        reconstruction = F.binary_cross_entropy_with_logits(logits, x)
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1).mean()
+        return reconstruction + kl
+
+    def log_aggregate(z, mu, logvar):
+        """log q(z) aux points z : (M, d), pour les N codes mu, logvar : (N, d). Résultat : (M,)."""
+        squares = (z[:, None] - mu) ** 2 / logvar.exp()  # (M, N, d)
+        log_q = -0.5 * (squares + logvar + math.log(2 * math.pi)).sum(dim=2)  # (M, N)
+        return torch.logsumexp(log_q, dim=1)
+
+    def laplace_elbo(x, x_hat, b, mu, logvar):
+        """ELBO d'un décodeur de Laplace(x_hat, b). x, x_hat : (B, D). Résultat : (B,), nats."""
+        return ...
+
+
+class References:
+    """One right answer to each; `solution` shows its source."""
+
+    def kl(mu, logvar):
+        """KL( N(mu, diag(exp(logvar))) ‖ N(0, I) ). mu, logvar : (B, d). Résultat : (B,), nats."""
+        return 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1)
+
+    def vae_loss(logits, x, mu, logvar):
+        """Coût d'un VAE, en nats par image. logits, x : (B, C, H, W). mu, logvar : (B, d)."""
+        bce = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
+        reconstruction = bce.flatten(1).sum(dim=1).mean()  # somme sur les pixels, moyenne sur le lot
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1).mean()
+        return reconstruction + kl
+
+    def log_aggregate(z, mu, logvar):
+        """log q(z) aux points z : (M, d), pour les N codes mu, logvar : (N, d). Résultat : (M,)."""
+        squares = (z[:, None] - mu) ** 2 / logvar.exp()  # (M, N, d)
+        log_q = -0.5 * (squares + logvar + math.log(2 * math.pi)).sum(dim=2)  # (M, N)
+        return torch.logsumexp(log_q, dim=1) - math.log(len(mu))
+
+    def laplace_elbo(x, x_hat, b, mu, logvar):
+        """ELBO d'un décodeur de Laplace(x_hat, b). x, x_hat : (B, D). Résultat : (B,), nats."""
+        log_likelihood = -((x - x_hat).abs() / b + math.log(2 * b)).sum(dim=1)
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1)
+        return log_likelihood - kl
+
+
+# ---------------------------------------------------------------------------------------------
+# Helpers of the checks
+# ---------------------------------------------------------------------------------------------
+
+
+def _as_tensor(value, shape, what):
+    """The answer as a float64 tensor of the expected shape, whatever library produced it."""
+    try:
+        value = torch.as_tensor(value).detach().double()
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong(f"on attend {what}, pas un objet de type {type(value).__name__}.") from None
+    if tuple(value.shape) != tuple(shape):
+        raise Wrong(f"on attend {what}, de forme {tuple(shape)} ; reçu : {tuple(value.shape)}.")
+    return value
+
+
+def _compare(got, expected, tolerance, describe):
+    """Raise `Wrong` at the first entry that differs; `describe(index)` names the input there."""
+    for index in range(len(expected)):
+        error = abs(got[index] - expected[index])
+        if not error <= tolerance * max(1.0, abs(expected[index])):  # `not <=` also catches NaN
+            raise Wrong(
+                f"pour {describe(index)}, on attend {expected[index]:.6g} ; "
+                f"vous obtenez {got[index]:.6g}."
+            )
+
+
+def _numbers(tensor):
+    return "[" + " ; ".join(f"{value:.3g}" for value in tensor.flatten().tolist()) + "]"
+
+
+# ---------------------------------------------------------------------------------------------
+# The checks: each raises `Wrong`, or returns the sentence of the ✔ line
+# ---------------------------------------------------------------------------------------------
+
+
+def check_kl(kl):
+    mu = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.5, -2.0, 1.5]])
+    sigma = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [0.1, 1.0, 1.0], [0.3, 2.0, 0.7]])
+    mu, logvar = mu.double(), 2 * sigma.double().log()
+    expected = References.kl(mu, logvar)
+    got = _as_tensor(kl(mu.clone(), logvar.clone()), (4,), "un nombre par image")
+    _compare(
+        got,
+        expected,
+        1e-6,
+        lambda i: f"mu = {_numbers(mu[i])} et sigma = {_numbers(sigma[i])}",
+    )
+    return "même valeur que la référence, à 1e-6 près."
+
+
+@functools.cache
+def _small_digits():
+    return load("digits", size=14, levels=2, copies=0)
+
+
+def kl_after_training(vae_loss, steps=400):
+    """Train a small VAE on 14×14 digits with the cost `vae_loss`; mean KL on its test set, nats."""
+    data = _small_digits()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = VAE(data.shape, z_dim=8, hidden=(64,)).start_from(data.train.images)
+
+        def loss(x):
+            mu, logvar = model.encode(x)
+            z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+            return vae_loss(model.decoder(z)[:, 0], x.float(), mu, logvar)
+
+        # `fit` trains anything with a `loss`: here, the student's cost on a library VAE.
+        model.loss = loss
+        fit(model, data, steps=steps, lr=5e-3, device="cpu", progress=False, patience=None)
+        with torch.no_grad():
+            return kl_to_standard_normal(*model.encode(data.test.images)).mean().item()
+
+
+def check_vae_loss(vae_loss):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 1, 2, 4, generator=generator)
+    x = (torch.rand(3, 1, 2, 4, generator=generator) < 0.5).float()
+    mu, logvar = torch.randn(2, 3, 2, generator=generator)
+    expected = References.vae_loss(logits, x, mu, logvar).item()
+    inputs = [tensor.clone() for tensor in (logits, x, mu, logvar)]
+    got = _as_tensor(vae_loss(*inputs), (), "un seul nombre pour le lot").item()
+    if abs(got - expected) <= 1e-4 * abs(expected):
+        nats = kl_after_training(vae_loss)
+        if not nats > 5:
+            raise Wrong(f"après 400 pas, KL = {nats:.2f} nats : le code z est ignoré.")
+        return "le modèle entraîné avec votre coût dépense plus de 5 nats de KL : il se sert de z."
+    if abs(got - 3 * expected) <= 1e-4 * abs(expected):
+        raise Wrong(
+            f"sur un lot de 3 images, votre coût vaut {got:.4g}, trois fois {expected:.4g} : "
+            "sommez sur les pixels et les dimensions, mais prenez la moyenne sur les images."
+        )
+    raise Wrong(
+        f"sur un lot de 3 images de 8 pixels, on attend {expected:.4g} nats par image ; "
+        f"vous obtenez {got:.4g}."
+    )
+
+
+def check_log_aggregate(log_aggregate):
+    mu = torch.tensor([[-1.0], [0.5], [2.0], [2.5]]).double()
+    logvar = 2 * torch.tensor([[0.5], [0.2], [1.0], [0.3]]).double().log()
+    z = torch.linspace(-6, 8, 2801).double()[:, None]
+    log_q = _as_tensor(log_aggregate(z.clone(), mu.clone(), logvar.clone()), (2801,), "log q(z)")
+    total = log_q.exp().sum().item() * 14 / 2800
+    if not abs(total - 1) < 1e-3:
+        raise Wrong(f"avec 4 codes, l'intégrale de q(z) vaut {total:.3f} au lieu de 1.")
+    _compare(
+        log_q, References.log_aggregate(z, mu, logvar), 1e-6, lambda i: f"z = {z[i].item():.3g}"
+    )
+    return "l'intégrale de q(z) vaut 1."
+
+
+def check_laplace_elbo(laplace_elbo):
+    generator = torch.Generator().manual_seed(0)
+    x, x_hat = torch.rand(2, 4, 5, generator=generator).double()
+    mu, logvar = torch.randn(2, 4, 3, generator=generator).double()
+    for b in (1.0, 0.5, 0.1, 2.0):
+        inputs = [tensor.clone() for tensor in (x, x_hat)]
+        got = laplace_elbo(*inputs, b, mu.clone(), logvar.clone())
+        got = _as_tensor(got, (4,), "un nombre par image")
+        expected = References.laplace_elbo(x, x_hat, b, mu, logvar)
+        _compare(got, expected, 1e-6, lambda i: f"b = {b}, x = {_numbers(x[i])}, x_hat = {_numbers(x_hat[i])}")  # noqa: B023
+    gap = _smallest_gap(laplace_elbo)
+    if gap < 0:
+        raise Wrong(f"la « borne » dépasse log p(x) de {-gap:.3g} nat.")
+    return "votre borne reste sous log p(x), calculé par quadrature."
+
+
+def _smallest_gap(laplace_elbo):
+    """Smallest log p(x) − ELBO of a toy model: z ~ N(0, 1), x ~ Laplace(2z, 0.3), any q."""
+    z = torch.linspace(-8, 8, 4001).double()
+    step = 16 / 4000
+    gaps = []
+    for x in (-1.5, 0.0, 0.4, 3.0):
+        log_joint = likelihoods.laplace(torch.tensor(x).double().expand(4001), 2 * z, math.log(0.3))
+        log_joint = log_joint + likelihoods.gaussian(z, torch.zeros_like(z), 0.0)
+        log_evidence = torch.logsumexp(log_joint, 0) + math.log(step)
+        for mu, sigma in ((0.45 * x, 0.2), (0.3 * x, 0.5), (0.0, 1.0)):
+            mu, logvar = torch.full((4001, 1), mu).double(), torch.full((4001, 1), 2 * math.log(sigma)).double()
+            bound = laplace_elbo(torch.full((4001, 1), x).double(), 2 * z[:, None], 0.3, mu, logvar)
+            q = likelihoods.gaussian(z, mu[:, 0], logvar[:, 0]).exp() * step
+            gaps.append((log_evidence - (q * torch.as_tensor(bound)).sum() / q.sum()).item())
+    return min(gaps)
+
+
+Exercise(
+    "01.kl",
+    Stubs.kl,
+    References.kl,
+    check_kl,
+    (
+        "Une dimension d'abord : E_q[log q(z) − log p(z)], avec E_q[z²] = µ² + σ².",
+        "En une dimension : ½ (µ² + σ² − 1 − log σ²). Et la divergence de variables indépendantes "
+        "est la somme des divergences : sommez sur la dernière dimension.",
+    ),
+)
+Exercise(
+    "01.sum_mean",
+    Stubs.vae_loss,
+    References.vae_loss,
+    check_vae_loss,
+    (
+        "Quelle est la réduction par défaut de binary_cross_entropy_with_logits ? Et celle de la KL, "
+        "sur les dimensions de z ?",
+        "log p(x|z) d'une image est la somme sur ses pixels : reduction=\"none\", puis "
+        ".flatten(1).sum(dim=1), puis la moyenne sur les images du lot.",
+    ),
+)
+Exercise(
+    "01.aggregate",
+    Stubs.log_aggregate,
+    References.log_aggregate,
+    check_log_aggregate,
+    (
+        "La somme de N densités s'intègre à N. Que faut-il pour que ce soit un mélange ?",
+        "q(z) = (1/N) Σ q(z|x_i). Dans le logarithme, diviser par N, c'est soustraire log N.",
+    ),
+)
+Exercise(
+    "01.laplace",
+    Stubs.laplace_elbo,
+    References.laplace_elbo,
+    check_laplace_elbo,
+    (
+        "Densité de Laplace : p(x|x̂) = exp(−|x − x̂| / b) / (2b), pour chaque pixel.",
+        "Vérifiez la constante : chaque pixel apporte −log(2b), D fois au total.",
+        "ELBO = Σ_pixels (−|x − x̂|/b − log 2b) − KL, avec la KL du premier exercice.",
+    ),
+)

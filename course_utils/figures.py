@@ -1,0 +1,246 @@
+"""Every drawing of the course, in one style.
+
+One colour per concept, in figures, diagrams and demos alike; the palette is Okabe & Ito's, which
+colour-blind readers can tell apart. Importing this module sets the style.
+"""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.patches import Ellipse, FancyArrowPatch, FancyBboxPatch
+
+COLORS = {
+    "x": "#0072B2",  # data, images, likelihood
+    "z": "#D55E00",  # latent variables, posterior
+    "y": "#009E73",  # condition
+    "code": "#CC79A7",  # discrete codes
+    "prior": "#7F7F7F",  # p(z)
+    "truth": "#222222",  # exact values
+}
+CLASS_COLORS = plt.get_cmap("tab10").colors  # the ten digits
+
+plt.rcParams.update(
+    {
+        "figure.figsize": (8, 3.4),
+        "figure.dpi": 100,
+        "figure.constrained_layout.use": True,
+        "font.size": 12,
+        "axes.titlesize": 13,
+        "axes.labelsize": 12,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": "#E6E6E6",
+        "axes.axisbelow": True,
+        "legend.frameon": False,
+        "lines.linewidth": 2.2,
+        "axes.prop_cycle": plt.cycler(color=[COLORS[k] for k in ("x", "z", "y", "code", "prior")]),
+    }
+)
+
+
+# ---------------------------------------------------------------------------------------------
+# Images
+# ---------------------------------------------------------------------------------------------
+
+
+def image_grid(images, *, columns=None, levels=None, gap=2):
+    """Lay images out on one page, dark ink on white paper.
+
+    Args:
+        images: `(N, C, H, W)`, C = 1 or 3: intensities in [0, 1], or integers with `levels`.
+        columns: images per row (as many as needed for a square by default).
+        levels: number of levels of integer images.
+        gap: pixels between two images.
+
+    Returns:
+        `(rows·(H + gap), columns·(W + gap), 3)` array in [0, 1].
+    """
+    images = torch.as_tensor(images).detach().cpu()
+    if images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"expected images (N, 1 or 3, H, W), got {tuple(images.shape)}")
+    if not images.is_floating_point():
+        if levels is None:
+            raise ValueError("integer images: give levels=…, the number of values of a pixel")
+        images = images.float() / (levels - 1)
+    n, c, h, w = images.shape
+    if c == 1:
+        images = 1 - images.expand(n, 3, h, w)
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    page = torch.ones(rows * columns, 3, h + gap, w + gap)
+    page[:n, :, :h, :w] = images.clamp(0, 1)
+    page = page.view(rows, columns, 3, h + gap, w + gap).permute(0, 3, 1, 4, 2)
+    return page.reshape(rows * (h + gap), columns * (w + gap), 3).numpy()
+
+
+def show_images(images, title="", *, columns=None, levels=None, ax=None, color=COLORS["x"]):
+    """Show a grid of images (see `image_grid`) under a title in the colour of its concept."""
+    page = image_grid(images, columns=columns, levels=levels)
+    if ax is None:
+        width = 9.0
+        height = width * page.shape[0] / page.shape[1]
+        _, ax = plt.subplots(figsize=(width, min(height, 9.0) + 0.4))
+    ax.imshow(page, interpolation="nearest")
+    ax.set_title(title, color=color)
+    ax.axis("off")
+
+
+def compare_images(groups, *, columns=8, levels=None, colors=None):
+    """Show several sets of images side by side: `{title: images}`."""
+    colors = colors or [COLORS["x"]] * len(groups)
+    _, axes = plt.subplots(1, len(groups), figsize=(10, 10 / len(groups) + 0.6), squeeze=False)
+    for ax, (title, images), color in zip(axes[0], groups.items(), colors):
+        show_images(images, title, columns=columns, levels=levels, ax=ax, color=color)
+
+
+# ---------------------------------------------------------------------------------------------
+# Training
+# ---------------------------------------------------------------------------------------------
+
+
+def learning_curves(histories, title="Apprentissage"):
+    """Draw the losses of `fit` against the steps: `{name: History}`; the dot marks the best step."""
+    _, ax = plt.subplots()
+    styles = [COLORS["x"], COLORS["z"], COLORS["y"], COLORS["code"], COLORS["prior"]]
+    for (name, history), color in zip(histories.items(), styles):
+        ax.plot(history.steps, history.train, "--", color=color, alpha=0.6, linewidth=1.5)
+        ax.plot(history.steps, history.val, color=color, label=name)
+        ax.plot(history.best_step, history.best_val, "o", color=color)
+    ax.set(xlabel="pas de gradient", ylabel="coût, nats/image")
+    ax.set_title(f"{title} (tirets : entraînement, trait plein : validation)")
+    ax.legend()
+
+
+# ---------------------------------------------------------------------------------------------
+# The latent plane
+# ---------------------------------------------------------------------------------------------
+
+
+def latent_map(codes, labels, title="Espace latent", *, ax=None, half_width=4.0):
+    """Scatter of codes `(N, 2)` coloured by class, over the circles of p(z) that hold 68 % and 95 %."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6.4, 5.6))
+    for probability in (0.68, 0.95):  # in two dimensions, P(‖z‖ < r) = 1 − exp(−r² / 2)
+        radius = math.sqrt(-2 * math.log(1 - probability))
+        ax.add_patch(plt.Circle((0, 0), radius, fill=False, color=COLORS["prior"], ls="--", lw=1.2))
+    for digit in range(10):
+        at = codes[labels == digit]
+        ax.scatter(at[:, 0], at[:, 1], s=7, color=CLASS_COLORS[digit], alpha=0.55, lw=0)
+        if len(at):
+            ax.annotate(
+                str(digit),
+                at.median(0).values.tolist(),
+                fontsize=15,
+                weight="bold",
+                ha="center",
+                va="center",
+                bbox={"boxstyle": "circle,pad=0.2", "fc": "white", "ec": CLASS_COLORS[digit]},
+            )
+    ax.set(xlim=(-half_width, half_width), ylim=(-half_width, half_width))
+    ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+    ax.set_title(title, color=COLORS["z"])
+
+
+def gaussian_ellipse(ax, mu, variance, *, color=COLORS["z"], label=None):
+    """Draw the curve at two standard deviations of N(mu, diag(variance)), mu and variance `(2,)`."""
+    width, height = (4 * np.sqrt(np.asarray(variance))).tolist()
+    ax.add_patch(
+        Ellipse(tuple(np.asarray(mu)), width, height, fill=False, color=color, lw=2.4, label=label)
+    )
+
+
+def posterior_panel(ax, axis, density, mu, logvar, title=""):
+    """Exact posterior on a grid (grey) and the encoder's Gaussian (ellipse at two deviations)."""
+    axis, density = axis.numpy(), density.numpy()
+    ax.contourf(axis, axis, density, levels=12, cmap="Greys")
+    gaussian_ellipse(ax, mu.numpy(), logvar.exp().numpy(), label="encodeur $q(z|x)$")
+    weights = density / density.sum()
+    centre_1, centre_2 = (weights.sum(0) * axis).sum(), (weights.sum(1) * axis).sum()
+    reach = 5 * max(
+        np.sqrt((weights.sum(0) * (axis - centre_1) ** 2).sum()),
+        np.sqrt((weights.sum(1) * (axis - centre_2) ** 2).sum()),
+    )
+    ax.set(xlim=(centre_1 - reach, centre_1 + reach), ylim=(centre_2 - reach, centre_2 + reach))
+    ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal", title=title)
+    ax.grid(False)
+
+
+# ---------------------------------------------------------------------------------------------
+# Diagrams
+# ---------------------------------------------------------------------------------------------
+
+
+def box(ax, centre, text, color, *, width=1.5, height=0.9, filled=True):
+    """A rounded box of a diagram, in the colour of its concept."""
+    x, y = centre
+    ax.add_patch(
+        FancyBboxPatch(
+            (x - width / 2, y - height / 2),
+            width,
+            height,
+            boxstyle="round,pad=0.02,rounding_size=0.15",
+            fc=color if filled else "white",
+            ec=color,
+            lw=2,
+        )
+    )
+    ax.text(x, y, text, ha="center", va="center", color="white" if filled else color, fontsize=13)
+
+
+def arrow(ax, start, end, text="", *, color="#444444", dashed=False, curve=0.0):
+    """An arrow between two points of a diagram, its label above the middle."""
+    ax.add_patch(
+        FancyArrowPatch(
+            start,
+            end,
+            arrowstyle="-|>",
+            mutation_scale=16,
+            color=color,
+            lw=1.8,
+            ls="--" if dashed else "-",
+            connectionstyle=f"arc3,rad={curve}",
+            shrinkA=0,
+            shrinkB=0,
+        )
+    )
+    if text:
+        x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+        ax.text(x, y + 0.14, text, ha="center", va="bottom", color=color, fontsize=11)
+
+
+def vae_diagram(shapes=("", "", "", "")):
+    """The VAE of slide 2: what is computed (boxes), what is drawn at random (ε), what is paid for.
+
+    Args:
+        shapes: text under x, under (mu, logvar), under z and under the output.
+    """
+    _, ax = plt.subplots(figsize=(10.5, 3.6))
+    x, z, dark = COLORS["x"], COLORS["z"], "#444444"
+    box(ax, (0.8, 1.6), "$x$", x, width=1.0)
+    box(ax, (3.0, 1.6), "encodeur\n$q_\\phi(z|x)$", dark, width=1.7, height=1.1, filled=False)
+    box(ax, (5.2, 2.2), "$\\mu$", z, width=0.9, height=0.7)
+    box(ax, (5.2, 1.0), "$\\log\\sigma^2$", z, width=1.1, height=0.7)
+    box(ax, (7.4, 1.6), "$z=\\mu+\\sigma\\varepsilon$", z, width=1.7)
+    box(ax, (9.9, 1.6), "décodeur\n$p_\\theta(x|z)$", dark, width=1.7, height=1.1, filled=False)
+    box(ax, (12.1, 1.6), "$\\hat{x}$", x, width=1.0)
+    ax.text(7.4, 3.05, "$\\varepsilon\\sim\\mathcal{N}(0,I)$", ha="center", color=COLORS["prior"])
+    arrow(ax, (7.4, 2.95), (7.4, 2.1), color=COLORS["prior"], dashed=True)
+    for start, end in (
+        ((1.32, 1.6), (2.12, 1.6)),
+        ((3.88, 1.75), (4.72, 2.2)),
+        ((3.88, 1.45), (4.62, 1.0)),
+        ((5.68, 2.2), (6.52, 1.75)),
+        ((5.78, 1.0), (6.52, 1.45)),
+        ((8.28, 1.6), (9.02, 1.6)),
+        ((10.78, 1.6), (11.58, 1.6)),
+    ):
+        arrow(ax, start, end)
+    for centre, text in zip((0.8, 5.2, 7.4, 12.1), shapes):
+        ax.text(centre, 0.42, text, ha="center", va="top", color=dark, fontsize=11)
+    ax.text(5.2, -0.25, "KL$(q\\,\\|\\,p(z))$", ha="center", color=z, fontsize=13)
+    ax.text(12.1, -0.25, "$-\\log p(x|z)$", ha="center", color=x, fontsize=13)
+    ax.set(xlim=(0, 13.0), ylim=(-0.5, 3.5), aspect="equal")
+    ax.axis("off")

@@ -1,0 +1,179 @@
+"""log p(x | parameters), in nats, one value per pixel.
+
+A likelihood returns a tensor of the shape of `x`; `sum_pixels` adds the pixels of each image, and
+`bits_per_dim` changes the unit. The three costs of the lecture (MSE, MAE, BCE) are three of them.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+
+def bernoulli(x, logits):
+    """Binary pixels: p(x=1) = sigmoid(logits). Its negative is the binary cross-entropy (BCE).
+
+    Args:
+        x: any shape, values exactly 0 or 1.
+        logits: log-odds, same shape.
+
+    Returns:
+        log p(x | logits) in nats, same shape.
+
+    Raises:
+        ValueError: a pixel is neither 0 nor 1 (on greys, the BCE is a cost but no likelihood:
+            it does not integrate to one), or the shapes differ.
+    """
+    _same_shape(x, logits=logits)
+    if not ((x == 0) | (x == 1)).all():
+        raise ValueError(
+            "bernoulli: expected pixels 0 or 1, got other values: on grey levels the BCE is not a "
+            "log-likelihood. Binarise (load(…, levels=2)) or use gaussian, laplace or categorical"
+        )
+    return -F.binary_cross_entropy_with_logits(logits, x.to(logits.dtype), reduction="none")
+
+
+def gaussian(x, mu, logvar):
+    """Density of N(mu, exp(logvar)). Its negative is (x − mu)² / 2σ² + constant: the MSE, weighted.
+
+    Args:
+        x, mu: same shape.
+        logvar: log σ², any shape that broadcasts to `x` (a number is enough).
+
+    Returns:
+        log p(x | mu, logvar) in nats (of a density: it can be positive), shape of `x`.
+    """
+    _same_shape(x, mu=mu)
+    logvar = torch.as_tensor(logvar, dtype=mu.dtype, device=mu.device)
+    return -0.5 * (math.log(2 * math.pi) + logvar + (x - mu) ** 2 * torch.exp(-logvar))
+
+
+def laplace(x, mu, log_scale):
+    """Density of Laplace(mu, b = exp(log_scale)). Its negative is |x − mu| / b + constant: the MAE.
+
+    Args:
+        x, mu: same shape.
+        log_scale: log b, any shape that broadcasts to `x` (a number is enough).
+
+    Returns:
+        log p(x | mu, log_scale) in nats (of a density: it can be positive), shape of `x`.
+    """
+    _same_shape(x, mu=mu)
+    log_scale = torch.as_tensor(log_scale, dtype=mu.dtype, device=mu.device)
+    return -math.log(2) - log_scale - (x - mu).abs() * torch.exp(-log_scale)
+
+
+def categorical(x, logits):
+    """Integer pixels with one free probability per level (softmax).
+
+    Args:
+        x: `(B, …)`, integers in {0, …, levels − 1}.
+        logits: `(B, levels, …)`, unnormalised log-probabilities.
+
+    Returns:
+        log p(x | logits) in nats, shape of `x`.
+
+    Raises:
+        ValueError: a pixel is outside of the levels, or the shapes do not fit.
+    """
+    levels = logits.shape[1]
+    _same_shape(x, logits=logits[:, 0])
+    _integers(x, levels)
+    return -F.cross_entropy(logits, x.long(), reduction="none")
+
+
+def discretized_logistic_mixture(x, logit_weights, mu, log_scale, levels):
+    """Integer pixels: a mixture of logistic laws, integrated over the bin of each level.
+
+    On a pixel rescaled to [−1, 1], level k has the bin of width 2 / (levels − 1) around it; the
+    first and the last bins extend to −∞ and +∞, so that the levels' probabilities sum to one.
+    Source: Salimans et al. 2017 (PixelCNN++), eq. 2.
+
+    Args:
+        x: `(B, …)`, integers in {0, …, levels − 1}.
+        logit_weights, mu, log_scale: `(B, M, …)`, the M components; mu and the scale are in the
+            units of [−1, 1].
+        levels: number of values of a pixel.
+
+    Returns:
+        log p(x | parameters) in nats, shape of `x`.
+    """
+    for name, parameter in (("logit_weights", logit_weights), ("mu", mu), ("log_scale", log_scale)):
+        _same_shape(x, **{name: parameter[:, 0]})
+    _integers(x, levels)
+    x = x.unsqueeze(1)  # (B, 1, …)
+    half_bin = 1 / (levels - 1)
+    centred = 2 * half_bin * x - 1 - mu  # (B, M, …)
+    inverse_scale = torch.exp(-log_scale)
+    upper = inverse_scale * (centred + half_bin)
+    lower = inverse_scale * (centred - half_bin)
+
+    # log[σ(u) − σ(l)] = logσ(u) + logσ(−l) + log(1 − e^(l − u)): exact far in the tails too.
+    inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper))
+    log_prob = torch.where(
+        x == 0, F.logsigmoid(upper), torch.where(x == levels - 1, F.logsigmoid(-lower), inside)
+    )
+    return torch.logsumexp(F.log_softmax(logit_weights, dim=1) + log_prob, dim=1)
+
+
+# ---------------------------------------------------------------------------------------------
+# Units
+# ---------------------------------------------------------------------------------------------
+
+
+def sum_pixels(log_prob):
+    """Add the pixels of each image: `(B, …)` -> `(B,)`, nats per image.
+
+    Always a sum, never a mean: the logarithm of a product of pixels is a sum over pixels.
+    """
+    return log_prob.flatten(1).sum(1)
+
+
+def bits_per_dim(nats, dims, *, dequantized_levels=None):
+    """Negative log-likelihood in nats per image -> bits per dimension.
+
+    Args:
+        nats: −log p(x), summed over the image.
+        dims: number of dimensions C·H·W.
+        dequantized_levels: give the number of grey levels when p is a density over pixels
+            rescaled to [0, 1]; the bin of width 1 / levels then adds log(levels) per dimension.
+
+    Returns:
+        (nats / dims + log(dequantized_levels)) / log 2.
+    """
+    if dims < 1:
+        raise ValueError(f"dims={dims}: expected the number of dimensions C·H·W of one image")
+    bin_ = math.log(dequantized_levels) if dequantized_levels else 0.0
+    return (nats / dims + bin_) / math.log(2)
+
+
+def nats_per_image(bits, dims, *, dequantized_levels=None):
+    """Bits per dimension -> negative log-likelihood in nats per image: undoes `bits_per_dim`."""
+    if dims < 1:
+        raise ValueError(f"dims={dims}: expected the number of dimensions C·H·W of one image")
+    bin_ = math.log(dequantized_levels) if dequantized_levels else 0.0
+    return (bits * math.log(2) - bin_) * dims
+
+
+# ---------------------------------------------------------------------------------------------
+# Checks
+# ---------------------------------------------------------------------------------------------
+
+
+def _same_shape(x, **parameter):
+    ((name, value),) = parameter.items()
+    if x.shape != value.shape:
+        raise ValueError(
+            f"x has the shape {tuple(x.shape)} but {name} describes {tuple(value.shape)}: "
+            "expected one parameter per pixel"
+        )
+
+
+def _integers(x, levels):
+    if x.is_floating_point():
+        raise ValueError(f"expected integer pixels in {{0, …, {levels - 1}}}, got {x.dtype}")
+    if x.numel() and (x.min() < 0 or x.max() >= levels):
+        raise ValueError(
+            f"expected pixels in {{0, …, {levels - 1}}}, got [{int(x.min())}, {int(x.max())}]: "
+            "quantise with course_utils.data.quantize"
+        )

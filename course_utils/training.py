@@ -1,0 +1,327 @@
+"""One training loop for every model of the course.
+
+`fit` knows no model: anything with a `loss(x, y=None)` in nats per image is trained. It keeps the
+weights that do best on the validation set, whatever happens afterwards.
+"""
+
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tqdm.auto import tqdm
+
+
+@dataclass
+class History:
+    """What happened during a training: the curves, in nats per image, and how it ended."""
+
+    steps: list = field(default_factory=list)  # step of each validation
+    train: list = field(default_factory=list)  # mean training loss since the previous validation
+    val: list = field(default_factory=list)  # validation loss
+    best_step: int = 0  # the weights returned are those of this step
+    best_val: float = math.inf
+    seconds: float = 0.0  # spent training and validating, resumed parts included
+    end: str = "running"  # "finished", "early stop", "interrupted"
+
+
+def choose_device():
+    """CUDA or Apple's MPS when there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def fit(
+    model,
+    data,
+    *,
+    conditional=False,
+    steps=2000,
+    batch_size=128,
+    lr=2e-3,
+    weight_decay=0.0,
+    val_every=None,
+    patience=10,
+    seed=0,
+    device=None,
+    checkpoint=None,
+    resume=False,
+    progress=True,
+):
+    """Train `model` on `data.train`, watch it on `data.val`, leave it with its best weights.
+
+    Adam with a one-cycle learning rate: up to `lr` during the first 30 % of the steps, then down
+    to zero. Same `seed`, same machine: same weights; the global random stream is left untouched.
+    Interrupt it (the ■ of Jupyter, Ctrl-C): the best weights so far are kept.
+
+    Args:
+        model: a `torch.nn.Module` with `loss(x, y=None) -> scalar`, in nats per image.
+        data: has `train` and `val`, each with `images` `(N, …)` and `labels` `(N, …)`.
+        conditional: also give the labels to the model: `loss(x, y)`.
+        steps: number of gradient steps, each on one batch.
+        batch_size: images per batch.
+        lr: highest learning rate.
+        weight_decay: of AdamW; 0 is Adam.
+        val_every: steps between two validations (a 25th of the training by default).
+        patience: stop after this many validations without progress; `None` never stops.
+        seed: of the batches and of the model's own noise.
+        device: where to train (chosen automatically); the model goes back where it was.
+        checkpoint: file (`….safetensors`) rewritten atomically at each validation.
+        resume: go on from `checkpoint` if that file exists; the result is bit for bit that of a
+            training that was never cut.
+        progress: show a progress bar with the current losses.
+
+    Returns:
+        History: the learning curves and how the training ended.
+
+    Raises:
+        ValueError: an argument is out of range, or the checkpoint belongs to another training.
+        FloatingPointError: the loss is no longer finite; the model has its best weights back.
+    """
+    val_every = max(1, steps // 25) if val_every is None else val_every
+    for name, value in (("steps", steps), ("batch_size", batch_size), ("val_every", val_every)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: expected at least 1")
+    if lr <= 0:
+        raise ValueError(f"lr={lr}: expected a positive learning rate")
+    if len(data.train.images) == 0 or len(data.val.images) == 0:
+        raise ValueError("data.train and data.val must each hold at least one image")
+    if resume and checkpoint is None:
+        raise ValueError("resume=True needs the checkpoint=… to go on from")
+
+    home = next(model.parameters()).device
+    device = choose_device() if device is None else torch.device(device)
+    model.to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps + 1)
+    recipe = {"steps": steps, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
+    recipe |= {"val_every": val_every, "seed": seed, "conditional": conditional}
+
+    def loss_of(images, labels):
+        images = images.to(device, non_blocking=True)
+        return model.loss(images, labels.to(device)) if conditional else model.loss(images)
+
+    @torch.no_grad()
+    def validate():
+        """Validation loss, with the same noise at every call: two values can be compared."""
+        model.eval()
+        with torch.random.fork_rng(devices=_cuda_devices(device)):
+            torch.manual_seed(seed)
+            total = 0.0
+            for images, labels in zip(data.val.images.split(500), data.val.labels.split(500)):
+                total += loss_of(images, labels).item() * len(images)
+        model.train()
+        return total / len(data.val.images)
+
+    state = {"step": 0, "best": _copy_weights(model), "history": History()}
+    history = state["history"]
+
+    def note_validation(train_loss):
+        value = validate()
+        history.steps.append(state["step"])
+        history.train.append(train_loss)
+        history.val.append(value)
+        if value < history.best_val:
+            history.best_val, history.best_step = value, state["step"]
+            state["best"] = _copy_weights(model)
+
+    batches = _Batches(len(data.train.images), batch_size, seed)
+    running, started = [], time.perf_counter()
+    with torch.random.fork_rng(devices=_cuda_devices(device)):
+        torch.manual_seed(seed)
+        if resume and Path(checkpoint).exists():
+            _load_training(checkpoint, recipe, model, optimizer, scheduler, state)
+            history = state["history"]
+            started -= history.seconds
+        bar = tqdm(
+            total=steps, initial=state["step"], unit="pas", disable=not progress, leave=True
+        )
+        try:
+            if state["step"] == 0:
+                note_validation(train_loss=math.nan)  # the untrained model
+            history.end = "running"
+            while state["step"] < steps:
+                indices = batches(state["step"])
+                loss = loss_of(data.train.images[indices], data.train.labels[indices])
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(_not_finite(loss.item(), state["step"], scheduler))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+                running.append(loss.item())
+                state["step"] += 1
+                bar.update()
+                if state["step"] % val_every == 0 or state["step"] == steps:
+                    note_validation(sum(running) / len(running))
+                    bar.set_postfix_str(
+                        f"train {history.train[-1]:.1f}, val {history.val[-1]:.1f} nats/image"
+                    )
+                    running = []
+                    history.seconds = time.perf_counter() - started
+                    if checkpoint is not None:
+                        _save_training(checkpoint, recipe, model, optimizer, scheduler, state)
+                    late = [step for step in history.steps if step > history.best_step]
+                    if patience is not None and len(late) >= patience:
+                        history.end = "early stop"
+                        break
+            else:
+                history.end = "finished"
+        except KeyboardInterrupt:
+            history.end = "interrupted"
+            if running:  # the steps since the last validation count too
+                note_validation(sum(running) / len(running))
+            tqdm.write(
+                f"Entraînement interrompu au pas {state['step']} sur {steps} : le modèle garde ses "
+                f"meilleurs poids, ceux du pas {history.best_step} "
+                f"(validation : {history.best_val:.1f} nats/image)."
+            )
+        finally:
+            bar.close()
+            model.load_state_dict(state["best"])
+            model.to(home).eval()
+            history.seconds = time.perf_counter() - started
+    return history
+
+
+class _Batches:
+    """Indices of the batch of each step: a function of the step alone, so that resuming is exact."""
+
+    def __init__(self, n, batch_size, seed):
+        self.n, self.batch_size, self.seed = n, min(batch_size, n), seed
+        self.epoch = None
+
+    def __call__(self, step):
+        # The last, incomplete batch of an epoch is left out; the next epoch has another order.
+        epoch, position = divmod(step, self.n // self.batch_size)
+        if epoch != self.epoch:
+            generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
+            self.epoch, self.order = epoch, torch.randperm(self.n, generator=generator)
+        return self.order[position * self.batch_size : (position + 1) * self.batch_size]
+
+
+def _cuda_devices(device):
+    return [device] if device.type == "cuda" else []
+
+
+def _copy_weights(model):
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _not_finite(loss, step, scheduler):
+    return (
+        f"the loss became {loss} at step {step} (learning rate {scheduler.get_last_lr()[0]:.2g}). "
+        "The model has its best weights back. Usual causes: a learning rate too high (try a tenth), "
+        "an unbounded log-variance (see course_utils.vae.bound_logvar), a logarithm of zero"
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# Files: safetensors only, nothing is unpickled
+# ---------------------------------------------------------------------------------------------
+
+
+def save_weights(model, path, **metadata):
+    """Write the weights of `model` to a safetensors file, atomically: the old file or the new one.
+
+    `metadata` (numbers, strings, lists) travels in the file's header as JSON.
+    """
+    _write(model.state_dict(), path, metadata)
+
+
+def load_weights(model, path):
+    """Load a file of `save_weights` into `model`; return its metadata.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged or was written by a model of another shape.
+    """
+    tensors, metadata = _read(path)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{path} holds the weights of another model: {error}") from error
+    return metadata
+
+
+def _write(tensors, path, metadata):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(tensors, temporary, metadata={"json": json.dumps(metadata)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path):
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no weights at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return tensors, json.loads((file.metadata() or {}).get("json", "{}"))
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it and train again") from error
+
+
+def _save_training(path, recipe, model, optimizer, scheduler, state):
+    """Everything a training needs to go on: weights, best weights, Adam's moments, noise, curves."""
+    adam = optimizer.state_dict()
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"best/{name}": value for name, value in state["best"].items()}
+    for index, moments in adam["state"].items():
+        tensors |= {f"adam/{index}/{name}": value for name, value in moments.items()}
+    tensors["random/cpu"] = torch.get_rng_state()
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        tensors["random/cuda"] = torch.cuda.get_rng_state(device)
+    tensors = {name: value.clone() for name, value in tensors.items()}
+    metadata = {
+        "recipe": recipe,
+        "step": state["step"],
+        "history": asdict(state["history"]),
+        "param_groups": adam["param_groups"],
+        "scheduler": scheduler.state_dict(),
+    }
+    _write(tensors, path, metadata)
+
+
+def _load_training(path, recipe, model, optimizer, scheduler, state):
+    tensors, metadata = _read(path)
+    if metadata.get("recipe") != recipe:
+        raise ValueError(
+            f"{path} was written by another training ({metadata.get('recipe')}, now {recipe}): "
+            "give the same arguments, or another checkpoint="
+        )
+    parts = {"model": {}, "best": {}, "adam": {}, "random": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = value
+    try:
+        model.load_state_dict(parts["model"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} holds the training of another model: {error}") from error
+    moments = {}
+    for name, value in parts["adam"].items():
+        index, _, key = name.partition("/")
+        moments.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": metadata["param_groups"]})
+    scheduler.load_state_dict(metadata["scheduler"])
+    torch.set_rng_state(parts["random"]["cpu"])
+    if "cuda" in parts["random"]:
+        torch.cuda.set_rng_state(parts["random"]["cuda"], next(model.parameters()).device)
+    device = next(model.parameters()).device
+    state["best"] = {name: value.to(device) for name, value in parts["best"].items()}
+    state["step"], state["history"] = metadata["step"], History(**metadata["history"])

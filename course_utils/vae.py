@@ -1,0 +1,272 @@
+"""The variational auto-encoder (Kingma & Welling 2014, arXiv:1312.6114).
+
+    x ──encoder──▶ mu, logvar ──reparametrisation──▶ z ──decoder──▶ parameters of p(x | z)
+
+Every quantity is in nats and summed over its dimensions: pixels for the likelihood, latent
+dimensions for the KL divergence.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from . import likelihoods
+from .data import check_images, quantize
+
+LOGVAR_BOUND = 10.0  # |log σ²| stays under this: σ between 0.007 and 150
+
+
+def kl_to_standard_normal(mu, logvar):
+    """Closed form of KL( N(mu, diag(σ²)) ‖ N(0, I) ), with σ² = exp(logvar).
+
+    Args:
+        mu, logvar: `(B, z_dim)`.
+
+    Returns:
+        `(B,)`, nats, summed over the latent dimensions. Kingma & Welling 2014, appendix B.
+    """
+    return 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(-1)
+
+
+def reparameterize(mu, logvar, generator=None):
+    """Draw z ~ N(mu, diag(σ²)) as z = mu + σ ε, ε ~ N(0, I): differentiable in mu and logvar.
+
+    Kingma & Welling 2014, section 2.4. Shapes: all `(B, z_dim)`.
+    """
+    epsilon = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
+    return mu + torch.exp(0.5 * logvar) * epsilon
+
+
+def bound_logvar(raw):
+    """Squash any number smoothly into (−10, 10), so that exp(logvar) never overflows."""
+    return LOGVAR_BOUND * torch.tanh(raw / LOGVAR_BOUND)
+
+
+def _mlp(sizes):
+    """Linear layers with SiLU between them; He's initialisation keeps the signal's size in depth."""
+    layers = []
+    for n_in, n_out in zip(sizes[:-1], sizes[1:]):
+        layers += [nn.Linear(n_in, n_out), nn.SiLU()]
+    for hidden in layers[:-2:2]:
+        nn.init.kaiming_normal_(hidden.weight, nonlinearity="relu")
+        nn.init.zeros_(hidden.bias)
+    return nn.Sequential(*layers[:-1])  # the last layer stays linear
+
+
+class Encoder(nn.Module):
+    """q(z | x) = N(mu(x), diag(σ²(x))): images `(B, C, H, W)` in [0, 1] -> mu, logvar `(B, z_dim)`."""
+
+    def __init__(self, shape, z_dim, hidden):
+        super().__init__()
+        self.net = _mlp([math.prod(shape), *hidden, 2 * z_dim])
+
+    def forward(self, x):
+        mu, raw_logvar = self.net(x.flatten(1)).chunk(2, dim=1)
+        return mu, bound_logvar(raw_logvar)
+
+
+class Decoder(nn.Module):
+    """Parameters of p(x | z): z `(B, z_dim)` -> `(B, num_parameters, C, H, W)`."""
+
+    def __init__(self, shape, z_dim, hidden, num_parameters=1):
+        super().__init__()
+        self.output_shape = (num_parameters, *shape)
+        self.net = _mlp([z_dim, *hidden, math.prod(self.output_shape)])
+
+    def forward(self, z):
+        return self.net(z).unflatten(1, self.output_shape)
+
+
+class VAE(nn.Module):
+    """Variational auto-encoder with a standard normal prior and a diagonal Gaussian posterior.
+
+    Args:
+        shape: `(C, H, W)` of an image.
+        levels: number of values of a pixel; images are integers in {0, …, levels − 1}.
+        z_dim: number of latent dimensions.
+        hidden: units of the encoder's hidden layers; the decoder mirrors them.
+        likelihood: law of a pixel given z. `"bernoulli"` (levels = 2 only), `"categorical"`, or a
+            density on the intensity x / (levels − 1): `"gaussian"`, `"laplace"`.
+        scale: σ of the Gaussian or b of the Laplace law, in intensity; learned when `None`.
+        beta: weight of the KL in `loss` (β-VAE, Higgins et al. 2017). `elbo` and `log_prob` keep
+            the weight 1: only then are they bounds on log p(x).
+    """
+
+    LIKELIHOODS = ("bernoulli", "categorical", "gaussian", "laplace")
+
+    def __init__(
+        self,
+        shape,
+        *,
+        levels=2,
+        z_dim=16,
+        hidden=(400, 200),
+        likelihood="bernoulli",
+        scale=None,
+        beta=1.0,
+    ):
+        super().__init__()
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"shape={shape}: expected (channels, height, width)")
+        if z_dim < 1:
+            raise ValueError(f"z_dim={z_dim}: expected at least one latent dimension")
+        if beta < 0:
+            raise ValueError(f"beta={beta}: the weight of the KL cannot be negative")
+        if likelihood not in self.LIKELIHOODS:
+            raise ValueError(f"likelihood={likelihood!r}: expected one of {self.LIKELIHOODS}")
+        if likelihood == "bernoulli" and levels != 2:
+            raise ValueError(
+                f"a Bernoulli likelihood needs binary pixels, not {levels} levels: load the data "
+                'with levels=2, or choose likelihood="categorical", "gaussian" or "laplace"'
+            )
+        if scale is not None and (scale <= 0 or likelihood not in ("gaussian", "laplace")):
+            raise ValueError(f"scale={scale}: only a positive Gaussian or Laplace scale makes sense")
+        self.shape, self.levels, self.z_dim = tuple(shape), levels, z_dim
+        self.likelihood, self.beta = likelihood, beta
+        self.encoder = Encoder(shape, z_dim, hidden)
+        num_parameters = levels if likelihood == "categorical" else 1
+        self.decoder = Decoder(shape, z_dim, hidden[::-1], num_parameters)
+        if likelihood in ("gaussian", "laplace"):
+            log_scale = torch.tensor(math.log(0.2 if scale is None else scale))
+            self.log_scale = nn.Parameter(log_scale, requires_grad=scale is None)
+
+    def start_from(self, images):
+        """Start the decoder at the best model that ignores z: independent pixels.
+
+        The output bias becomes the log-odds of each pixel of `images` (Bernoulli), the logarithm
+        of its histogram (categorical) or its mean (Gaussian, Laplace). Training starts several
+        hundred nats lower.
+
+        Args:
+            images: integer images `(N, C, H, W)`, usually `data.train.images`.
+
+        Returns:
+            the model itself: `VAE(data.shape).start_from(data.train.images)`.
+        """
+        check_images(images, self.shape, self.levels)
+        if self.likelihood in ("bernoulli", "categorical"):
+            counts = torch.stack([(images == k).sum(0) for k in range(self.levels)])  # (levels, C, H, W)
+            frequency = (counts + 0.5) / (len(images) + 0.5 * self.levels)
+            bias = frequency.log()
+            if self.likelihood == "bernoulli":
+                bias = bias[1:] - bias[:1]
+        else:
+            bias = self._intensity(images).mean(0)
+        with torch.no_grad():
+            self.decoder.net[-1].bias.copy_(bias.flatten())
+        return self
+
+    # ---- the two networks ---------------------------------------------------------------------
+
+    def encode(self, x):
+        """Images `(B, C, H, W)` -> mu, logvar `(B, z_dim)` of q(z | x)."""
+        check_images(x, self.shape, self.levels)
+        return self.encoder(self._intensity(x))
+
+    def decode(self, z):
+        """Codes `(B, z_dim)` -> expected intensity of each pixel `(B, C, H, W)`, in [0, 1]."""
+        parameters = self.decoder(z)
+        if self.likelihood == "bernoulli":
+            return torch.sigmoid(parameters[:, 0])
+        if self.likelihood == "categorical":
+            level = torch.linspace(0, 1, self.levels, device=z.device).view(-1, 1, 1, 1)
+            return (parameters.softmax(1) * level).sum(1)
+        return parameters[:, 0].clamp(0, 1)
+
+    def log_likelihood(self, x, z):
+        """log p(x | z), `(B,)`, nats summed over the pixels. x `(B, C, H, W)`, z `(B, z_dim)`."""
+        parameters = self.decoder(z)
+        if self.likelihood == "bernoulli":
+            log_prob = likelihoods.bernoulli(x, parameters[:, 0])
+        elif self.likelihood == "categorical":
+            log_prob = likelihoods.categorical(x, parameters)
+        elif self.likelihood == "gaussian":
+            log_prob = likelihoods.gaussian(self._intensity(x), parameters[:, 0], 2 * self.log_scale)
+        else:
+            log_prob = likelihoods.laplace(self._intensity(x), parameters[:, 0], self.log_scale)
+        return likelihoods.sum_pixels(log_prob)
+
+    # ---- the contract of the course -----------------------------------------------------------
+
+    def elbo_terms(self, x, *, generator=None):
+        """One-sample reconstruction E_q[log p(x | z)] and exact KL( q ‖ p(z) ), both `(B,)`, nats."""
+        mu, logvar = self.encode(x)
+        z = reparameterize(mu, logvar, generator)
+        return self.log_likelihood(x, z), kl_to_standard_normal(mu, logvar)
+
+    def elbo(self, x, y=None, *, generator=None):
+        """Evidence lower bound: log p(x) ≥ E_q[log p(x | z)] − KL( q(z | x) ‖ p(z) ).
+
+        Args:
+            x: integer images `(B, C, H, W)`.
+            y: must stay `None`: this VAE has no condition.
+
+        Returns:
+            `(B,)`, nats per image; one draw of z estimates the expectation.
+        """
+        _no_condition(y)
+        log_likelihood, kl = self.elbo_terms(x, generator=generator)
+        return log_likelihood - kl
+
+    def log_prob(self, x, y=None, *, num_samples=100, generator=None):
+        """Importance-weighted bound on log p(x) (Burda et al. 2016, arXiv:1509.00519, eq. 8).
+
+        log (1/K) Σ_k p(x | z_k) p(z_k) / q(z_k | x), z_k ~ q(z | x). With K = `num_samples` = 1
+        it is the ELBO; it rises to log p(x) as K grows.
+
+        Returns:
+            `(B,)`, nats per image.
+        """
+        _no_condition(y)
+        if num_samples < 1:
+            raise ValueError(f"num_samples={num_samples}: expected at least one sample")
+        mu, logvar = self.encode(x)
+        log_weights = []
+        for _ in range(num_samples):  # one at a time: memory does not grow with K
+            z = reparameterize(mu, logvar, generator)
+            log_prior = likelihoods.gaussian(z, torch.zeros_like(z), 0.0).sum(1)
+            log_posterior = likelihoods.gaussian(z, mu, logvar).sum(1)
+            log_weights.append(self.log_likelihood(x, z) + log_prior - log_posterior)
+        return torch.logsumexp(torch.stack(log_weights), dim=0) - math.log(num_samples)
+
+    @torch.no_grad()
+    def sample(self, n, y=None, *, generator=None):
+        """Draw `n` integer images `(n, C, H, W)`: z ~ N(0, I), then every pixel ~ p(x | z)."""
+        _no_condition(y)
+        device = next(self.parameters()).device
+        z = torch.randn(n, self.z_dim, generator=generator, device=device)
+        return self.sample_pixels(z, generator=generator)
+
+    @torch.no_grad()
+    def sample_pixels(self, z, *, generator=None):
+        """Draw x ~ p(x | z): codes `(B, z_dim)` -> integer images `(B, C, H, W)`."""
+        if self.likelihood == "bernoulli":
+            return torch.bernoulli(self.decode(z), generator=generator).to(torch.uint8)
+        parameters = self.decoder(z)
+        if self.likelihood == "categorical":
+            probabilities = parameters.softmax(1).movedim(1, -1)  # (B, C, H, W, levels)
+            x = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator)
+            return x.view(probabilities.shape[:-1]).to(torch.uint8)
+        mean = parameters[:, 0]
+        if self.likelihood == "gaussian":
+            noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        else:  # inverse of the Laplace distribution function, u uniform in (−1/2, 1/2)
+            u = torch.rand(mean.shape, generator=generator, device=mean.device) - 0.5
+            noise = -u.sign() * torch.log1p(-2 * u.abs() + 1e-7)
+        return quantize((mean + self.log_scale.exp() * noise).clamp(0, 1), self.levels)
+
+    def loss(self, x, y=None):
+        """What `fit` minimises: the mean over the batch of −E_q[log p(x | z)] + β KL, nats per image."""
+        _no_condition(y)
+        log_likelihood, kl = self.elbo_terms(x)
+        return (self.beta * kl - log_likelihood).mean()
+
+    def _intensity(self, x):
+        """Integers {0, …, levels − 1} -> [0, 1]."""
+        return x.float() / (self.levels - 1)
+
+
+def _no_condition(y):
+    if y is not None:
+        raise ValueError("this VAE has no condition: leave y out")
