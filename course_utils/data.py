@@ -96,7 +96,9 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
         raise ValueError(f"size={size!r}: expected one of {SIZES} (pixels)")
     if isinstance(levels, bool) or not isinstance(levels, int) or not 2 <= levels <= 256:
         raise ValueError(f"levels={levels!r}: expected an integer from 2 to 256")
-    if copies is not None and (isinstance(copies, bool) or not isinstance(copies, int) or copies < 0):
+    if copies is not None and (
+        isinstance(copies, bool) or not isinstance(copies, int) or copies < 0
+    ):
         raise ValueError(f"copies={copies!r}: expected a non-negative integer")
     if copies and (name != "digits" or size == 8):
         raise ValueError(
@@ -149,7 +151,11 @@ def check_images(x, shape, levels):
     if tuple(x.shape[1:]) != tuple(shape):
         raise ValueError(
             f"expected images (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}"
-            + (": a single image needs a batch dimension, x[None]" if x.shape == tuple(shape) else "")
+            + (
+                ": a single image needs a batch dimension, x[None]"
+                if x.shape == tuple(shape)
+                else ""
+            )
         )
     if x.numel() and (x.min() < 0 or x.max() >= levels):
         raise ValueError(
@@ -185,7 +191,7 @@ def _hsv_to_rgb(hue, saturation, value):
 
 
 def _digits(size, copies):
-    """Return three pairs (grey images in [0, 1], labels): train 1 350 / val 150 / test 297."""
+    """Three pairs (grey images in [0, 1], labels): train 1 350 / val 150 / test 297."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -291,16 +297,17 @@ def data_root(root=None):
 
 
 def _torchvision(name, size, root):
-    """Return three pairs (grey images in [0, 1], labels): train 50 000 / val 10 000 / test 10 000."""
+    """Three pairs (grey images in [0, 1], labels): train 50 000 / val 10 000 / test 10 000."""
     root = data_root(root)
     class_name = _TORCHVISION_CLASS[name]
     try:
         # Imported only here: a broken torchvision must not stop work on the embedded digits.
         from torchvision import datasets
-    except Exception as error:  # an ill-matched build raises RuntimeError, a missing one ImportError
+    except Exception as error:  # RuntimeError when its build does not fit torch's
         raise ImportError(
-            f"{name} needs torchvision, which does not import here ({error}). Reinstall torch and "
-            'torchvision together, or use the embedded images: load("digits"), COURSE_DATASET=digits'
+            f"{name} needs torchvision, which does not import here ({error}). Reinstall torch "
+            "and torchvision together, or use the embedded images: "
+            'load("digits"), COURSE_DATASET=digits'
         ) from error
     dataset_class = getattr(datasets, class_name)
 

@@ -19,9 +19,10 @@ from . import figures
 
 
 def to_png(image):
-    """PIL image -> PNG bytes, compressed lightly: speed matters more than size here."""
+    """PIL image -> PNG bytes with at most 256 colours: half the time of a full-colour PNG."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
+    palette = image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    palette.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
@@ -72,7 +73,9 @@ class LivePicture(widgets.VBox):
             format="png",
             layout={"width": f"{first.width}px", "height": f"{first.height}px", "flex": "0 0 auto"},
         )
-        self.reset_button = widgets.Button(description="Revenir au départ", icon="undo")
+        self.reset_button = widgets.Button(
+            description="Revenir au départ", icon="undo", layout={"width": "auto"}
+        )
         self.reset_button.on_click(lambda _: self.set(**self._start))
         for control in controls.values():
             control.observe(self._redraw, "value")
@@ -141,19 +144,18 @@ def latent_explorer(model, codes, labels, *, half_width=4.0):
     side, digit_zoom, near_zoom = 440, max(1, 308 // height), max(1, 84 // height)
     step = 0.4
 
-    # The axes fill the figure exactly as `margin` says, so that pixels translate into codes.
-    margin = 48
+    # Where the map's axes stand in the picture, in pixels: pixels translate into codes and back.
+    margin, top = 60, 28
+    inner = side - margin - top
 
     def paint(figure):
         figure.set_layout_engine("none")
-        inside = [margin / side, margin / side, 1 - 1.5 * margin / side, 1 - 1.5 * margin / side]
+        inside = [margin / side, margin / side, inner / side, inner / side]
         figures.latent_map(
             codes, labels, "Espace latent", ax=figure.add_axes(inside), half_width=half_width
         )
 
     background = draw_offline(paint, (side, side))
-    inner = side - 1.5 * margin  # pixels of the axes' square
-    top = 0.5 * margin
 
     def to_pixel(z1, z2):
         scale = inner / (2 * half_width)

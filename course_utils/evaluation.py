@@ -51,7 +51,7 @@ class ComparisonTable:
         if not torch.isfinite(log_prob).all():
             raise ValueError(f"the log-likelihoods of {model!r} are not all finite")
         nats = -log_prob.double().mean().item()
-        error = log_prob.double().std().item() / math.sqrt(len(log_prob)) if len(log_prob) > 1 else 0
+        error = log_prob.double().std(correction=0).item() / math.sqrt(len(log_prob))
         bits = bits_per_dim(nats, self.dims, dequantized_levels=self.dequantized_levels)
         self.rows.append((model, "≤ " if bound else "", nats, error, bits, note))
         return self
@@ -130,7 +130,7 @@ class DigitClassifier(nn.Module):
 
     @torch.no_grad()
     def read(self, intensity):
-        """Intensities `(B, 1, H, W)` in [0, 1] -> most probable class `(B,)` and its probability."""
+        """Intensities `(B, 1, H, W)` in [0, 1] -> most probable class, its probability: `(B,)`."""
         confidence, label = self(intensity).softmax(1).max(1)
         return label, confidence
 
@@ -190,7 +190,7 @@ def label_fidelity(images, labels, *, classifier):
     """Share of images `(B, 1, H, W)` in [0, 1] that the classifier reads as the `labels` `(B,)`."""
     read, _ = classifier.read(images)
     if read.shape != labels.shape:
-        raise ValueError(f"{len(images)} images but labels {tuple(labels.shape)}: expected one each")
+        raise ValueError(f"{len(images)} images, labels {tuple(labels.shape)}: expected one each")
     return (read == labels).float().mean().item()
 
 
@@ -229,7 +229,7 @@ def total_probability(log_prob, shape, levels=2, *, batch_size=4096):
 
 
 @torch.no_grad()
-def grid_posterior(model, x, *, half_width=5.0, resolution=161):
+def grid_posterior(model, x, *, half_width=4.0, resolution=161):
     """Exact posterior of a VAE with two latent dimensions, by summing over a grid.
 
     log p(x, z) is computed at every point of a square grid; its logsumexp, with the area of a

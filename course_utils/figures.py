@@ -4,6 +4,7 @@ One colour per concept, in figures, diagrams and demos alike; the palette is Oka
 colour-blind readers can tell apart. Importing this module sets the style.
 """
 
+import itertools
 import math
 
 import matplotlib.pyplot as plt
@@ -19,6 +20,7 @@ COLORS = {
     "prior": "#7F7F7F",  # p(z)
     "truth": "#222222",  # exact values
 }
+MODEL_COLORS = ("#222222", "#56B4E9", "#E69F00", "#999999")  # models compared: no concept's colour
 CLASS_COLORS = plt.get_cmap("tab10").colors  # the ten digits
 
 plt.rcParams.update(
@@ -36,7 +38,7 @@ plt.rcParams.update(
         "axes.axisbelow": True,
         "legend.frameon": False,
         "lines.linewidth": 2.2,
-        "axes.prop_cycle": plt.cycler(color=[COLORS[k] for k in ("x", "z", "y", "code", "prior")]),
+        "axes.prop_cycle": plt.cycler(color=MODEL_COLORS),
     }
 )
 
@@ -80,7 +82,7 @@ def show_images(images, title="", *, columns=None, levels=None, ax=None, color=C
     """Show a grid of images (see `image_grid`) under a title in the colour of its concept."""
     page = image_grid(images, columns=columns, levels=levels)
     if ax is None:
-        width = 9.0
+        width = 8.5
         height = width * page.shape[0] / page.shape[1]
         _, ax = plt.subplots(figsize=(width, min(height, 9.0) + 0.4))
     ax.imshow(page, interpolation="nearest")
@@ -91,7 +93,7 @@ def show_images(images, title="", *, columns=None, levels=None, ax=None, color=C
 def compare_images(groups, *, columns=8, levels=None, colors=None):
     """Show several sets of images side by side: `{title: images}`."""
     colors = colors or [COLORS["x"]] * len(groups)
-    _, axes = plt.subplots(1, len(groups), figsize=(10, 10 / len(groups) + 0.6), squeeze=False)
+    _, axes = plt.subplots(1, len(groups), figsize=(9, 9 / len(groups) + 0.6), squeeze=False)
     for ax, (title, images), color in zip(axes[0], groups.items(), colors):
         show_images(images, title, columns=columns, levels=levels, ax=ax, color=color)
 
@@ -102,10 +104,9 @@ def compare_images(groups, *, columns=8, levels=None, colors=None):
 
 
 def learning_curves(histories, title="Apprentissage"):
-    """Draw the losses of `fit` against the steps: `{name: History}`; the dot marks the best step."""
+    """Losses of `fit` against the steps, from `{name: History}`; a dot marks the best step."""
     _, ax = plt.subplots()
-    styles = [COLORS["x"], COLORS["z"], COLORS["y"], COLORS["code"], COLORS["prior"]]
-    for (name, history), color in zip(histories.items(), styles):
+    for (name, history), color in zip(histories.items(), itertools.cycle(MODEL_COLORS)):
         ax.plot(history.steps, history.train, "--", color=color, alpha=0.6, linewidth=1.5)
         ax.plot(history.steps, history.val, color=color, label=name)
         ax.plot(history.best_step, history.best_val, "o", color=color)
@@ -120,7 +121,7 @@ def learning_curves(histories, title="Apprentissage"):
 
 
 def latent_map(codes, labels, title="Espace latent", *, ax=None, half_width=4.0):
-    """Scatter of codes `(N, 2)` coloured by class, over the circles of p(z) that hold 68 % and 95 %."""
+    """Codes `(N, 2)` coloured by class, over the circles that hold 68 % and 95 % of p(z)."""
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 5.6))
     for probability in (0.68, 0.95):  # in two dimensions, P(‖z‖ < r) = 1 − exp(−r² / 2)
@@ -145,7 +146,7 @@ def latent_map(codes, labels, title="Espace latent", *, ax=None, half_width=4.0)
 
 
 def gaussian_ellipse(ax, mu, variance, *, color=COLORS["z"], label=None):
-    """Draw the curve at two standard deviations of N(mu, diag(variance)), mu and variance `(2,)`."""
+    """Curve at two standard deviations of N(mu, diag(variance)), both `(2,)`."""
     width, height = (4 * np.sqrt(np.asarray(variance))).tolist()
     ax.add_patch(
         Ellipse(tuple(np.asarray(mu)), width, height, fill=False, color=color, lw=2.4, label=label)

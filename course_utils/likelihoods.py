@@ -30,7 +30,8 @@ def bernoulli(x, logits):
             "bernoulli: expected pixels 0 or 1, got other values: on grey levels the BCE is not a "
             "log-likelihood. Binarise (load(…, levels=2)) or use gaussian, laplace or categorical"
         )
-    return -F.binary_cross_entropy_with_logits(logits, x.to(logits.dtype), reduction="none")
+    # log sigmoid(s) = −softplus(−s), with s = logits where x = 1 and −logits where x = 0
+    return -F.softplus((1 - 2 * x.to(logits.dtype)) * logits)
 
 
 def gaussian(x, mu, logvar):

@@ -141,9 +141,7 @@ def fit(
             _load_training(checkpoint, recipe, model, optimizer, scheduler, state)
             history = state["history"]
             started -= history.seconds
-        bar = tqdm(
-            total=steps, initial=state["step"], unit="pas", disable=not progress, leave=True
-        )
+        bar = tqdm(total=steps, initial=state["step"], unit="pas", disable=not progress, leave=True)
         try:
             if state["step"] == 0:
                 note_validation(train_loss=math.nan)  # the untrained model
@@ -189,11 +187,16 @@ def fit(
             model.load_state_dict(state["best"])
             model.to(home).eval()
             history.seconds = time.perf_counter() - started
+    if progress and history.end != "interrupted":
+        print(
+            f"{state['step']} pas en {history.seconds:.0f} s. Meilleure validation : "
+            f"{history.best_val:.1f} nats/image, au pas {history.best_step}."
+        )
     return history
 
 
 class _Batches:
-    """Indices of the batch of each step: a function of the step alone, so that resuming is exact."""
+    """Indices of each step's batch: a function of the step alone, so that resuming is exact."""
 
     def __init__(self, n, batch_size, seed):
         self.n, self.batch_size, self.seed = n, min(batch_size, n), seed
@@ -219,8 +222,8 @@ def _copy_weights(model):
 def _not_finite(loss, step, scheduler):
     return (
         f"the loss became {loss} at step {step} (learning rate {scheduler.get_last_lr()[0]:.2g}). "
-        "The model has its best weights back. Usual causes: a learning rate too high (try a tenth), "
-        "an unbounded log-variance (see course_utils.vae.bound_logvar), a logarithm of zero"
+        "The model has its best weights back. Usual causes: a learning rate too high (try a "
+        "tenth), an unbounded log-variance (see course_utils.vae.bound_logvar), a logarithm of zero"
     )
 
 
@@ -277,7 +280,7 @@ def _read(path):
 
 
 def _save_training(path, recipe, model, optimizer, scheduler, state):
-    """Everything a training needs to go on: weights, best weights, Adam's moments, noise, curves."""
+    """All that a training needs to go on: weights, best weights, moments, noise, curves."""
     adam = optimizer.state_dict()
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in state["best"].items()}

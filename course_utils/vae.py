@@ -44,7 +44,7 @@ def bound_logvar(raw):
 
 
 def _mlp(sizes):
-    """Linear layers with SiLU between them; He's initialisation keeps the signal's size in depth."""
+    """Linear layers with SiLU between them; He's initialisation keeps the signal's size."""
     layers = []
     for n_in, n_out in zip(sizes[:-1], sizes[1:]):
         layers += [nn.Linear(n_in, n_out), nn.SiLU()]
@@ -55,7 +55,7 @@ def _mlp(sizes):
 
 
 class Encoder(nn.Module):
-    """q(z | x) = N(mu(x), diag(σ²(x))): images `(B, C, H, W)` in [0, 1] -> mu, logvar `(B, z_dim)`."""
+    """q(z | x) = N(mu, diag(σ²)): images `(B, C, H, W)` in [0, 1] -> mu, logvar `(B, z_dim)`."""
 
     def __init__(self, shape, z_dim, hidden):
         super().__init__()
@@ -121,7 +121,7 @@ class VAE(nn.Module):
                 'with levels=2, or choose likelihood="categorical", "gaussian" or "laplace"'
             )
         if scale is not None and (scale <= 0 or likelihood not in ("gaussian", "laplace")):
-            raise ValueError(f"scale={scale}: only a positive Gaussian or Laplace scale makes sense")
+            raise ValueError(f"scale={scale}: expected a positive Gaussian or Laplace scale")
         self.shape, self.levels, self.z_dim = tuple(shape), levels, z_dim
         self.likelihood, self.beta = likelihood, beta
         self.encoder = Encoder(shape, z_dim, hidden)
@@ -146,7 +146,9 @@ class VAE(nn.Module):
         """
         check_images(images, self.shape, self.levels)
         if self.likelihood in ("bernoulli", "categorical"):
-            counts = torch.stack([(images == k).sum(0) for k in range(self.levels)])  # (levels, C, H, W)
+            counts = torch.stack(
+                [(images == k).sum(0) for k in range(self.levels)]
+            )  # (levels, C, H, W)
             frequency = (counts + 0.5) / (len(images) + 0.5 * self.levels)
             bias = frequency.log()
             if self.likelihood == "bernoulli":
@@ -182,7 +184,9 @@ class VAE(nn.Module):
         elif self.likelihood == "categorical":
             log_prob = likelihoods.categorical(x, parameters)
         elif self.likelihood == "gaussian":
-            log_prob = likelihoods.gaussian(self._intensity(x), parameters[:, 0], 2 * self.log_scale)
+            log_prob = likelihoods.gaussian(
+                self._intensity(x), parameters[:, 0], 2 * self.log_scale
+            )
         else:
             log_prob = likelihoods.laplace(self._intensity(x), parameters[:, 0], self.log_scale)
         return likelihoods.sum_pixels(log_prob)
@@ -190,7 +194,7 @@ class VAE(nn.Module):
     # ---- the contract of the course -----------------------------------------------------------
 
     def elbo_terms(self, x, *, generator=None):
-        """One-sample reconstruction E_q[log p(x | z)] and exact KL( q ‖ p(z) ), both `(B,)`, nats."""
+        """One-sample estimate of E_q[log p(x | z)], and the exact KL( q ‖ p(z) ): `(B,)`, nats."""
         mu, logvar = self.encode(x)
         z = reparameterize(mu, logvar, generator)
         return self.log_likelihood(x, z), kl_to_standard_normal(mu, logvar)
@@ -257,7 +261,7 @@ class VAE(nn.Module):
         return quantize((mean + self.log_scale.exp() * noise).clamp(0, 1), self.levels)
 
     def loss(self, x, y=None):
-        """What `fit` minimises: the mean over the batch of −E_q[log p(x | z)] + β KL, nats per image."""
+        """Batch mean of −E_q[log p(x | z)] + β KL, nats per image: what `fit` minimises."""
         _no_condition(y)
         log_likelihood, kl = self.elbo_terms(x)
         return (self.beta * kl - log_likelihood).mean()

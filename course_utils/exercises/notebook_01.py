@@ -47,7 +47,7 @@ class References:
     def vae_loss(logits, x, mu, logvar):
         """Coût d'un VAE, en nats par image. logits, x : (B, C, H, W). mu, logvar : (B, d)."""
         bce = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
-        reconstruction = bce.flatten(1).sum(dim=1).mean()  # somme sur les pixels, moyenne sur le lot
+        reconstruction = bce.flatten(1).sum(dim=1).mean()  # somme des pixels, moyenne du lot
         kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1).mean()
         return reconstruction + kl
 
@@ -186,7 +186,11 @@ def check_laplace_elbo(laplace_elbo):
         got = laplace_elbo(*inputs, b, mu.clone(), logvar.clone())
         got = _as_tensor(got, (4,), "un nombre par image")
         expected = References.laplace_elbo(x, x_hat, b, mu, logvar)
-        _compare(got, expected, 1e-6, lambda i: f"b = {b}, x = {_numbers(x[i])}, x_hat = {_numbers(x_hat[i])}")  # noqa: B023
+
+        def describe(i, b=b):
+            return f"b = {b}, x = {_numbers(x[i])}, x_hat = {_numbers(x_hat[i])}"
+
+        _compare(got, expected, 1e-6, describe)
     gap = _smallest_gap(laplace_elbo)
     if gap < 0:
         raise Wrong(f"la « borne » dépasse log p(x) de {-gap:.3g} nat.")
@@ -196,17 +200,19 @@ def check_laplace_elbo(laplace_elbo):
 def _smallest_gap(laplace_elbo):
     """Smallest log p(x) − ELBO of a toy model: z ~ N(0, 1), x ~ Laplace(2z, 0.3), any q."""
     z = torch.linspace(-8, 8, 4001).double()
-    step = 16 / 4000
+    step, b = 16 / 4000, 0.3
     gaps = []
     for x in (-1.5, 0.0, 0.4, 3.0):
-        log_joint = likelihoods.laplace(torch.tensor(x).double().expand(4001), 2 * z, math.log(0.3))
+        x = torch.full_like(z, x)
+        log_joint = likelihoods.laplace(x, 2 * z, math.log(b))
         log_joint = log_joint + likelihoods.gaussian(z, torch.zeros_like(z), 0.0)
         log_evidence = torch.logsumexp(log_joint, 0) + math.log(step)
-        for mu, sigma in ((0.45 * x, 0.2), (0.3 * x, 0.5), (0.0, 1.0)):
-            mu, logvar = torch.full((4001, 1), mu).double(), torch.full((4001, 1), 2 * math.log(sigma)).double()
-            bound = laplace_elbo(torch.full((4001, 1), x).double(), 2 * z[:, None], 0.3, mu, logvar)
-            q = likelihoods.gaussian(z, mu[:, 0], logvar[:, 0]).exp() * step
-            gaps.append((log_evidence - (q * torch.as_tensor(bound)).sum() / q.sum()).item())
+        for mu, sigma in ((0.45 * x, 0.2), (0.3 * x, 0.5), (0.0 * x, 1.0)):
+            logvar = torch.full_like(z, 2 * math.log(sigma))
+            columns = [tensor[:, None] for tensor in (x, 2 * z, mu, logvar)]  # (4001, 1) each
+            bound = torch.as_tensor(laplace_elbo(*columns[:2], b, *columns[2:]))
+            q = likelihoods.gaussian(z, mu, logvar).exp() * step
+            gaps.append((log_evidence - (q * bound).sum() / q.sum()).item())
     return min(gaps)
 
 
@@ -227,9 +233,9 @@ Exercise(
     References.vae_loss,
     check_vae_loss,
     (
-        "Quelle est la réduction par défaut de binary_cross_entropy_with_logits ? Et celle de la KL, "
-        "sur les dimensions de z ?",
-        "log p(x|z) d'une image est la somme sur ses pixels : reduction=\"none\", puis "
+        "Quelle est la réduction par défaut de binary_cross_entropy_with_logits ? Et celle de la "
+        "KL, sur les dimensions de z ?",
+        'log p(x|z) d\'une image est la somme sur ses pixels : reduction="none", puis '
         ".flatten(1).sum(dim=1), puis la moyenne sur les images du lot.",
     ),
 )

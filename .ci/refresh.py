@@ -1,0 +1,57 @@
+"""Run notebooks from top to bottom and keep their outputs: `python3 course.py refresh NAME…`.
+
+What changes from one run to the next and helps no reader is left out: timings, the state of the
+widgets, progress bars stopped at 0 %.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+os.environ["COURSE_THREADS"] = "1"  # the numbers of the course are those of one thread
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def refresh(path):
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=300,
+        record_timing=False,
+        store_widget_state=False,
+        resources={"metadata": {"path": path.parent}},
+    )
+    client.execute()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = merge_streams(o for o in cell.outputs if not is_progress_bar(o))
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata.language_info = {"name": "python"}
+    nbformat.validate(notebook)
+    nbformat.write(notebook, path)
+    print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+def is_progress_bar(output):
+    data = output.get("data", {})
+    return WIDGET in data and "image/png" not in data  # a demo also has a still picture
+
+
+def merge_streams(outputs):
+    """One text per stream: how a kernel cuts its prints into messages is a matter of timing."""
+    merged = []
+    for output in outputs:
+        last = merged[-1] if merged else None
+        if last and output.output_type == last.output_type == "stream" and output.name == last.name:
+            last.text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        refresh(Path(name))

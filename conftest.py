@@ -1,0 +1,16 @@
+"""Settings for the tests and for the notebooks' kernels, which inherit this environment."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+
+# The committed outputs are those of the embedded digits on one thread.
+os.environ["COURSE_THREADS"] = "1"
+os.environ.setdefault("COURSE_DATASET", "digits")
+os.environ.setdefault("MPLBACKEND", "Agg")  # the kernels' inline backend overrides it
+
+
+def pytest_configure(config):
+    # An absolute path: nbval would look for a relative one in the current directory.
+    config.option.nbval_sanitize_with = str(ROOT / "tests" / "nbval_sanitize.cfg")

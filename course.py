@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Open the course, or test it, on a machine with Python ≥ 3.10 and nothing else.
+
+    python3 course.py                      open the course in JupyterLab
+    python3 course.py 01_vae_recap         open that notebook
+    python3 course.py test                 run every test, notebooks included
+    python3 course.py refresh 01_vae_recap run a notebook again and keep its new outputs
+
+The first call makes a virtual environment in `.venv/` and installs `requirements.txt` there;
+nothing else on the machine is touched. What follows the first word goes to JupyterLab or pytest.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+# Written last: it says that the environment holds what these two files ask for.
+STAMP = VENV / "installed.sha256"
+SOURCES = [ROOT / "requirements.txt", ROOT / "pyproject.toml"]
+
+
+def main(arguments):
+    if sys.version_info < (3, 10):
+        sys.exit(f"The course needs Python 3.10 or newer; this is {sys.version.split()[0]}.")
+    if arguments[:1] in (["-h"], ["--help"], ["help"]):
+        print(__doc__)
+        return 0
+    install()
+    if arguments[:1] == ["test"]:
+        return run("pytest", *arguments[1:])
+    if arguments[:1] == ["refresh"]:
+        return refresh(arguments[1:])
+    return open_lab(arguments)
+
+
+def run(module, *arguments):
+    return subprocess.call([PYTHON, "-m", module, *arguments], cwd=ROOT)
+
+
+def notebook_path(name):
+    path = ROOT / "notebooks" / (Path(name).stem + ".ipynb")
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.ipynb")))
+        sys.exit(f"There is no notebook {name!r}. The notebooks: {known}.")
+    return path
+
+
+def open_lab(arguments):
+    name = "00_accueil"
+    if arguments and not arguments[0].startswith("-"):
+        name, *arguments = arguments
+    as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    return run("jupyterlab", str(notebook_path(name)), *as_root, *arguments)
+
+
+def refresh(names):
+    """Run notebooks from top to bottom, in place: what a contributor does after editing one."""
+    if not names:
+        sys.exit("Which notebook? For instance: python3 course.py refresh 01_vae_recap")
+    paths = [notebook_path(name) for name in names]
+    return subprocess.call([PYTHON, ROOT / ".ci" / "refresh.py", *paths], cwd=ROOT)
+
+
+def install():
+    wanted = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
+    if STAMP.exists() and STAMP.read_text() == wanted and PYTHON.exists():
+        return
+    print("Installing the course in .venv/ (PyTorch is large: count several minutes) …", flush=True)
+    if not PYTHON.exists():
+        try:
+            import ensurepip  # noqa: F401
+        except ImportError:  # Debian without its package python3-venv
+            venv.create(VENV, with_pip=False, clear=True)
+            fetch_pip()
+        else:
+            venv.create(VENV, with_pip=True, clear=True)
+    status = run("pip", "install", "--disable-pip-version-check", "-r", str(SOURCES[0]))
+    if status:
+        sys.exit(
+            "The installation stopped (see above). Check the network and the free disk space "
+            "(about 7 GB), then run the same command again: what is already there is kept."
+        )
+    STAMP.write_text(wanted)
+
+
+def fetch_pip():
+    """Put pip into the environment from its own wheel on PyPI, checked against its SHA-256."""
+    with urllib.request.urlopen("https://pypi.org/pypi/pip/json") as answer:
+        files = json.load(answer)["urls"]
+    wheel = next(file for file in files if file["packagetype"] == "bdist_wheel")
+    with urllib.request.urlopen(wheel["url"]) as answer:
+        content = answer.read()
+    if hashlib.sha256(content).hexdigest() != wheel["digests"]["sha256"]:
+        sys.exit("The download of pip is damaged: run the same command again.")
+    path = VENV / wheel["filename"]
+    path.write_bytes(content)
+    # A wheel is a zip file, and Python runs the package inside it.
+    subprocess.check_call([PYTHON, f"{path}/pip", "install", "--no-index", str(path)])
+    path.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,27 @@
+"""What several test modules know about the notebooks."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def tagged(notebook, kind):
+    """Cells tagged `kind:key`, by key, in the order of the notebook."""
+    cells = {}
+    for cell in notebook.cells:
+        for tag in cell.metadata.get("tags", []):
+            if tag.startswith(f"{kind}:"):
+                cells[tag.split(":")[1]] = cell
+    return cells
+
+
+def printed(cell):
+    """Everything a reader of the repository sees as text under a code cell."""
+    texts = []
+    for output in cell.get("outputs", []):
+        if output.output_type == "stream":
+            texts.append(output.text)
+        elif output.output_type in ("execute_result", "display_data"):
+            texts.append(output.data.get("text/plain", ""))
+    return "\n".join(texts)

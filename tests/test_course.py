@@ -1,0 +1,108 @@
+"""The launcher `course.py`, and the places that promise to use it."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+from notebook_files import NOTEBOOKS, ROOT
+
+OPEN, TEST = "python3 course.py", "python3 course.py test"
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """The launcher, with an empty folder in place of the course and every command recorded."""
+    spec = importlib.util.spec_from_file_location("course", ROOT / "course.py")
+    course = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(course)
+    python = tmp_path / ".venv" / "python"
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("torch\n")
+    for name, value in {
+        "VENV": python.parent, "PYTHON": python, "STAMP": python.parent / "stamp",
+        "SOURCES": [requirements],
+    }.items():  # fmt: skip
+        monkeypatch.setattr(course, name, value)
+    course.commands, course.status = [], 0
+
+    def create(folder, **_):
+        folder.mkdir(exist_ok=True)
+        python.touch()
+
+    def call(command, **_):
+        course.commands.append([str(part) for part in command[1:]])
+        return course.status
+
+    monkeypatch.setattr(course.venv, "create", create)
+    monkeypatch.setattr(course.subprocess, "call", call)
+    return course
+
+
+def test_the_first_call_installs_and_the_second_does_not(course):
+    assert course.main(["test"]) == 0
+    assert [command[1] for command in course.commands] == ["pip", "pytest"]
+    course.commands.clear()
+    course.main(["test", "-k", "kl"])
+    assert course.commands == [["-m", "pytest", "-k", "kl"]]
+
+
+def test_changed_requirements_are_installed(course):
+    course.main(["test"])
+    course.SOURCES[0].write_text("torch\ntorchvision\n")
+    course.commands.clear()
+    course.main(["test"])
+    assert [command[1] for command in course.commands] == ["pip", "pytest"]
+
+
+def test_a_failed_installation_says_what_to_do_and_is_tried_again(course):
+    course.status = 1
+    with pytest.raises(SystemExit, match="run the same command again"):
+        course.main([])
+    assert not course.STAMP.exists()
+
+
+def test_open_gives_the_notebook_to_jupyterlab(course):
+    course.main([])
+    assert course.commands[-1][:2] == ["-m", "jupyterlab"]
+    assert course.commands[-1][2].endswith("00_accueil.ipynb")
+    course.main(["01_vae_recap", "--no-browser"])
+    assert course.commands[-1][2].endswith("01_vae_recap.ipynb")
+    assert course.commands[-1][-1] == "--no-browser"
+
+
+def test_an_unknown_notebook_names_the_others(course):
+    with pytest.raises(SystemExit, match="99_nothing.*00_accueil, 01_vae_recap"):
+        course.main(["99_nothing"])
+
+
+def test_an_old_python_is_told_so(course, monkeypatch):
+    monkeypatch.setattr(course.sys, "version_info", (3, 9, 18))
+    with pytest.raises(SystemExit, match="Python 3.10 or newer"):
+        course.main([])
+
+
+def test_the_launcher_needs_only_the_standard_library():
+    """It is run by the machine's own Python: `-I -S` hides every installed package."""
+    command = [sys.executable, "-I", "-S", ROOT / "course.py", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0 and TEST in result.stdout
+
+
+def test_readme_ci_and_workflow_use_the_same_commands():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert OPEN in readme and TEST in readme
+    assert TEST in (ROOT / ".ci" / "run").read_text().splitlines()
+    assert f"- run: {TEST}" in (ROOT / ".github/workflows/tests.yml").read_text()
+
+
+def test_readme_names_every_notebook():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(path.name in readme for path in NOTEBOOKS)
+
+
+def test_the_code_is_clean():
+    result = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--no-cache", ROOT], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout

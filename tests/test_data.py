@@ -1,0 +1,454 @@
+"""Data sets: values, splits, augmentation, and what happens without a network or torchvision."""
+
+import gzip
+import hashlib
+import http.client
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from course_utils import data
+from course_utils.data import check_images, colorize, data_root, enlarge, load, quantize
+
+PARTS = ("train", "val", "test")
+IDX_NAMES = tuple(data._IDX_FILES)
+
+
+@pytest.fixture(autouse=True)
+def no_course_variables(monkeypatch):
+    monkeypatch.delenv("COURSE_DATASET", raising=False)
+    monkeypatch.delenv("COURSE_DATA", raising=False)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """The original 8×8 images, all 17 levels."""
+    return load("digits", size=8, levels=17)
+
+
+@pytest.fixture(scope="module")
+def augmented():
+    return load("digits", size=14, copies=10)
+
+
+@pytest.fixture(scope="module")
+def undeformed():
+    return load("digits", size=14, copies=0)
+
+
+def rows(images):
+    return [tuple(image) for image in images.flatten(1).tolist()]
+
+
+# ---- embedded digits ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [8, 14, 28])
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_images_are_integers_that_use_the_whole_range(size, levels):
+    digits = load("digits", size=size, levels=levels, copies=0)
+    assert (digits.shape, digits.levels, digits.num_classes) == ((1, size, size), levels, 10)
+    for part, count in zip(PARTS, (1350, 150, 297)):
+        split = getattr(digits, part)
+        assert split.images.shape == (count, 1, size, size) and len(split) == count
+        assert split.images.dtype == torch.uint8 and split.labels.dtype == torch.int64
+        assert split.images.min() == 0
+        # the sigmoid of the enlarged digits stops a little below 1
+        assert levels - 1 >= split.images.max() >= 0.97 * (levels - 1)
+
+
+@pytest.mark.parametrize("levels", [2, 256])
+def test_colour_images_have_three_channels_that_differ(levels):
+    digits = load("digits", size=8, levels=levels, color=True)
+    assert digits.shape == (3, 8, 8)
+    assert digits.train.images.dtype == torch.uint8
+    assert digits.train.images.max() <= levels - 1
+    channels = digits.train.images.unbind(1)
+    for one, other in ((0, 1), (1, 2), (2, 0)):
+        assert (channels[one] != channels[other]).float().mean() > 0.1
+
+
+def test_17_levels_at_8_pixels_are_scikit_learns_images(small):
+    bunch = load_digits()
+    expected = sorted(zip(rows(torch.from_numpy(bunch.images)), bunch.target.tolist()))
+    found = [
+        pair
+        for part in PARTS
+        for pair in zip(rows(getattr(small, part).images), getattr(small, part).labels.tolist())
+    ]
+    assert sorted(found) == expected
+
+
+def test_parts_share_no_image(small):
+    train, val, test = (set(rows(getattr(small, part).images)) for part in PARTS)
+    assert not train & val and not train & test and not val & test
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_split_is_stratified(small, part):
+    labels = getattr(small, part).labels
+    everything = torch.from_numpy(load_digits().target).bincount()
+    expected = everything * len(labels) / 1797
+    assert (labels.bincount(minlength=10) - expected).abs().max() <= 1
+
+
+def test_two_levels_are_the_grey_levels_thresholded_at_one_half(small):
+    binary = load("digits", size=8, levels=2)
+    grey = small.train.images
+    assert torch.equal(binary.train.images[grey != 8], (grey > 8).to(torch.uint8)[grey != 8])
+
+
+def test_split_comes_before_augmentation(augmented, undeformed):
+    """Each of the 10 blocks of the training set redraws the same 1 350 images, in order."""
+    assert len(augmented.train) == 13_500
+    labels = augmented.train.labels.view(10, 1350)
+    assert (labels == undeformed.train.labels).all()
+    blocks = augmented.train.images.float().view(10, 1350, -1)
+    plain = undeformed.train.images.float().flatten(1)
+    similarity = torch.cosine_similarity(blocks, plain[None], dim=2)
+    unrelated = torch.cosine_similarity(blocks[0], plain.roll(1, 0), dim=1)
+    assert similarity.mean() > 0.85 > unrelated.mean() + 0.2
+
+
+def test_each_copy_has_its_own_deformation(augmented):
+    blocks = augmented.train.images.view(10, 1350, -1)
+    same = (blocks[1:] == blocks[:1]).all(2)
+    assert not same.any()
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_val_and_test_are_deformed_by_the_law_of_the_training_set(augmented, undeformed, part):
+    def distance(a, b):
+        return (a.float() - b.float()).pow(2).mean().sqrt().item()
+
+    train = distance(augmented.train.images[:1350], undeformed.train.images)
+    held_out = distance(getattr(augmented, part).images, getattr(undeformed, part).images)
+    assert train > 5
+    assert held_out == pytest.approx(train, rel=0.15)
+
+
+def test_no_copies_means_no_deformation_in_any_part(undeformed):
+    whole = load("digits", size=8, levels=256)
+    for part in PARTS:
+        grey = load_digits_grey(part)
+        expected = torch.nn.functional.avg_pool2d(enlarge(grey), 2)
+        assert torch.equal(getattr(undeformed, part).images, quantize(expected, 256))
+        assert torch.equal(getattr(undeformed, part).labels, getattr(whole, part).labels)
+
+
+def load_digits_grey(part):
+    return getattr(load("digits", size=8, levels=17), part).images.float() / 16
+
+
+@pytest.mark.parametrize("options", [{"size": 8, "color": True}, {"size": 14, "copies": 1}])
+def test_two_loads_are_identical_whatever_the_global_seed(options):
+    torch.manual_seed(1)
+    first = load("digits", **options)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    second = load("digits", **options)
+    assert torch.equal(torch.get_rng_state(), state), "load must not draw from the global stream"
+    for part in PARTS:
+        assert torch.equal(getattr(first, part).images, getattr(second, part).images)
+        assert torch.equal(getattr(first, part).labels, getattr(second, part).labels)
+
+
+def test_repr_says_what_is_inside(small):
+    assert repr(small) == "Dataset(digits: 1×8×8, 17 levels, train / val / test 1350 / 150 / 297)"
+
+
+# ---- arguments and environment --------------------------------------------------------------
+
+
+def test_default_data_set_is_digits_at_28_pixels():
+    digits = load(copies=1)
+    assert (digits.name, digits.shape, digits.levels) == ("digits", (1, 28, 28), 256)
+
+
+def test_course_dataset_chooses_the_data_set(monkeypatch, tmp_path, offline):
+    monkeypatch.setenv("COURSE_DATASET", "mnist")
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    with pytest.raises(ConnectionError, match="MNIST"):
+        load()
+    assert load("digits", size=8).name == "digits"  # the argument wins
+
+
+def test_bad_course_dataset_is_named(monkeypatch):
+    monkeypatch.setenv("COURSE_DATASET", "minst")
+    with pytest.raises(ValueError, match=r"'minst'.*digits, mnist, fashion_mnist.*COURSE_DATASET"):
+        load()
+
+
+def test_data_root(monkeypatch, tmp_path):
+    assert data_root() == Path(data.__file__).parents[1] / "data"
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "elsewhere"))
+    assert data_root() == tmp_path / "elsewhere"
+    assert data_root(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "cifar"}, "expected one of digits, mnist, fashion_mnist"),
+        ({"size": 32}, r"size=32: expected one of \(8, 14, 28\)"),
+        ({"levels": 1}, "levels=1: expected an integer from 2 to 256"),
+        ({"levels": 257}, "levels=257"),
+        ({"levels": 2.0}, "levels=2.0"),
+        ({"levels": True}, "levels=True"),
+        ({"copies": -1}, "copies=-1: expected a non-negative integer"),
+        ({"copies": 1.5}, "copies=1.5"),
+        ({"copies": 3, "size": 8}, "copies=3: only `digits` enlarged .* leave `copies` out"),
+        ({"copies": 3, "name": "mnist"}, "leave `copies` out"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load(**arguments)
+
+
+# ---- small functions ------------------------------------------------------------------------
+
+
+def test_quantize_rounds_to_the_nearest_level():
+    grey = torch.tensor([0.0, 0.24, 0.26, 0.74, 0.76, 1.0])
+    assert quantize(grey, 3).tolist() == [0, 0, 1, 1, 2, 2]
+    assert quantize(grey, 3).dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [torch.tensor([0, 255], dtype=torch.uint8), torch.tensor([-0.1]), torch.tensor([1.1]),
+     torch.tensor([float("nan")])],
+)  # fmt: skip
+def test_quantize_wants_intensities(bad):
+    with pytest.raises(ValueError, match=r"intensities in \[0, 1\].*divide integers"):
+        quantize(bad, 256)
+
+
+@pytest.mark.parametrize("levels", [2, 17, 255, 256])
+def test_check_images_accepts_every_level(levels):
+    """256 does not fit in uint8: comparing pixels with it must not wrap around."""
+    x = torch.arange(levels).to(torch.uint8).view(-1, 1, 1, 1)
+    assert check_images(x, (1, 1, 1), levels) is None
+    with pytest.raises(ValueError, match=f"levels={levels - 1}"):
+        check_images(x, (1, 1, 1), levels - 1)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        ([[1]], TypeError, "expected a tensor of images, got list"),
+        (torch.zeros(2, 1, 4, 4), TypeError, r"float32: quantise .*quantize\(x, levels\)"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.cfloat), TypeError, "complex64"),
+        (torch.zeros(2, 1, 4, 5, dtype=torch.uint8), ValueError, r"expected images \(B, 1, 4, 4\)"),
+        (torch.zeros(1, 4, 4, dtype=torch.uint8), ValueError, r"batch dimension, x\[None\]"),
+        (torch.full((2, 1, 4, 4), 2), ValueError, r"\{0, …, 1\}.*\[2, 2\].*levels=2"),
+        (torch.full((2, 1, 4, 4), -1), ValueError, "levels=2"),
+    ],
+)
+def test_check_images_says_what_to_do(x, error, message):
+    with pytest.raises(error, match=message):
+        check_images(x, (1, 4, 4), 2)
+
+
+def test_colorize_paints_bright_ink_on_dark_paper_of_another_hue():
+    generator = torch.Generator().manual_seed(0)
+    pages = torch.cat([torch.zeros(50, 1, 1, 1), torch.ones(50, 1, 1, 1)], 3)  # paper, ink
+    rgb = colorize(pages, generator)
+    assert rgb.shape == (50, 3, 1, 2)
+    paper, ink = rgb[:, :, 0, 0], rgb[:, :, 0, 1]
+    assert rgb.min() >= 0 and torch.allclose(ink.amax(1), torch.ones(50))
+    assert torch.allclose(paper.amax(1), torch.full((50,), 0.35))
+    assert (paper.argmax(1) != ink.argmax(1)).all()
+
+
+@pytest.mark.parametrize(
+    ("hue", "rgb"),
+    [(0, (1, 0, 0)), (1 / 6, (1, 1, 0)), (1 / 3, (0, 1, 0)), (0.5, (0, 1, 1)), (2 / 3, (0, 0, 1))],
+)
+def test_hues(hue, rgb):
+    found = data._hsv_to_rgb(torch.tensor([hue]), 1.0, 1.0)
+    assert found[0].tolist() == pytest.approx(rgb, abs=1e-5)
+
+
+def test_enlarged_digits_are_centred_and_about_20_pixels_wide(small):
+    big = enlarge(small.val.images.float() / 16)
+    assert big.shape == (150, 1, 28, 28) and big.min() >= 0 and big.max() <= 1
+    axis = torch.arange(28) - 13.5
+    mass = big.sum((1, 2, 3))
+    assert ((big.sum((1, 2)) * axis).sum(1) / mass).abs().max() < 1.5
+    assert ((big.sum((1, 3)) * axis).sum(1) / mass).abs().max() < 1.5
+    ink_height = (big.amax((1, 3)) > 0.5).sum(1).float()
+    assert 17 < ink_height.mean() < 22
+
+
+def test_enlarge_depends_on_its_generator_only(small):
+    grey = small.val.images.float() / 16
+    one, again = (enlarge(grey, torch.Generator().manual_seed(3)) for _ in range(2))
+    other = enlarge(grey, torch.Generator().manual_seed(4))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+def test_enlarge_wants_8_by_8():
+    with pytest.raises(ValueError, match=r"expected images \(N, 1, 8, 8\)"):
+        enlarge(torch.zeros(2, 1, 28, 28))
+
+
+# ---- torchvision: absent, broken, offline ---------------------------------------------------
+
+
+def test_digits_do_not_import_torchvision():
+    code = "import sys, course_utils; course_utils.load('digits', size=8)\n" \
+        "assert not any(name.split('.')[0] == 'torchvision' for name in sys.modules)"  # fmt: skip
+    folder = Path(data.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(params=["absent", "broken"])
+def no_torchvision(request, monkeypatch, tmp_path):
+    if request.param == "absent":
+        monkeypatch.setitem(sys.modules, "torchvision", None)
+        return "torchvision"
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    reason = "operator torchvision::nms does not exist"  # what an ill-matched build says
+    (package / "__init__.py").write_text(f"raise RuntimeError({reason!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    return reason
+
+
+def test_without_torchvision_the_error_names_digits_which_still_work(no_torchvision, tmp_path):
+    with pytest.raises(ImportError, match=r'mnist needs torchvision.*load\("digits"\)') as caught:
+        load("mnist", root=tmp_path)
+    assert no_torchvision in str(caught.value)
+    assert len(load("digits", size=8).train) == 1350
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Downloads of torchvision go to a closed port of this machine."""
+    datasets = pytest.importorskip("torchvision.datasets")
+    for dataset_class in (datasets.MNIST, datasets.FashionMNIST):
+        monkeypatch.setattr(dataset_class, "mirrors", ["http://127.0.0.1:9/"])
+
+
+def files_under(folder):
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def check_nothing_half_written(root):
+    assert files_under(root) == []
+    assert not list(root.rglob(".download-*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "class_name"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")]
+)
+def test_offline_says_what_to_do_and_leaves_nothing(offline, tmp_path, name, class_name):
+    with pytest.raises(ConnectionError, match=rf'^{class_name} could not(.|\n)*load\("digits"\)'):
+        load(name, root=tmp_path)
+    check_nothing_half_written(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (TimeoutError("timed out"), ConnectionError),
+        (http.client.IncompleteRead(b"half"), ConnectionError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+    ids=lambda value: getattr(type(value), "__name__", None),
+)
+def test_a_download_cut_midway_leaves_nothing(offline, monkeypatch, tmp_path, failure, expected):
+    def half_a_download(url, download_root, filename, md5):
+        (Path(download_root) / filename).write_bytes(b"half")
+        raise failure
+
+    module = pytest.importorskip("torchvision.datasets.mnist")
+    monkeypatch.setattr(module, "download_and_extract_archive", half_a_download)
+    with pytest.raises(expected):
+        load("mnist", root=tmp_path)
+    check_nothing_half_written(tmp_path)
+
+
+# ---- MNIST: FAKE archives of the real sizes, never the real images --------------------------
+
+
+def fake_idx(name):
+    """An idx file of the size of MNIST's: every pixel of an image has the grey its index says."""
+    count = 60_000 if name.startswith("train") else 10_000
+    index = torch.arange(count, dtype=torch.int32)
+    if "labels" in name:
+        body, dims = (index // 7 % 10).to(torch.uint8), (count,)
+    else:
+        greys = (index % 256).to(torch.uint8)
+        body, dims = greys.view(-1, 1).expand(-1, 784).contiguous(), (count, 28, 28)
+    header = bytes([0, 0, 8, len(dims)]) + b"".join(dim.to_bytes(4, "big") for dim in dims)
+    return header + body.numpy().tobytes()
+
+
+@pytest.fixture(scope="module")
+def fake_archives(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archives")
+    for name in IDX_NAMES:
+        packed = gzip.compress(fake_idx(name), compresslevel=1)
+        (folder / f"{name}.gz").write_bytes(packed)
+    return folder
+
+
+@pytest.fixture
+def fake_mnist(fake_archives, offline, monkeypatch, tmp_path):
+    """A course folder whose `MNIST/raw` holds the four fake archives, and no network."""
+    datasets = pytest.importorskip("torchvision.datasets")
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    resources = []
+    for archive in fake_archives.iterdir():
+        (raw / archive.name).symlink_to(archive)
+        resources.append((archive.name, hashlib.md5(archive.read_bytes()).hexdigest()))
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    return tmp_path
+
+
+def test_mnist_from_archives_brought_by_hand(fake_mnist):
+    mnist = load("mnist", size=14, root=fake_mnist)
+    assert [len(getattr(mnist, part)) for part in PARTS] == [50_000, 10_000, 10_000]
+    assert not list(fake_mnist.rglob(".download-*"))
+    assert set(IDX_NAMES) <= set(files_under(fake_mnist))
+    for part, first in zip(PARTS, (0, 50_000, 0)):  # validation: the end of the training file
+        index = first + torch.arange(len(getattr(mnist, part)))
+        assert torch.equal(getattr(mnist, part).labels, index // 7 % 10)
+        greys = (index % 256).to(torch.uint8)
+        assert (getattr(mnist, part).images == greys[:, None, None, None]).all()
+
+    binary = load("mnist", size=8, levels=2, root=fake_mnist)
+    for grey in (0, 51, 128, 255):  # one draw, whose probabilities are the greys
+        images = binary.train.images[grey::256].float()
+        assert images[:, 0, 4, 4].mean().item() == pytest.approx(grey / 255, abs=0.12)
+        assert images[:, :, 1:7, 1:7].mean().item() == pytest.approx(grey / 255, abs=0.02)
+        # the 28 pixels are padded to 32: half of a border pixel is paper
+        assert images[:, :, 0, 1:7].mean().item() == pytest.approx(grey / 510, abs=0.05)
+
+    # A truncated file is not taken for the data set: it is unpacked again, with the same draw.
+    broken = fake_mnist / "MNIST" / "raw" / IDX_NAMES[2]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-1])
+    again = load("mnist", size=8, levels=2, root=fake_mnist)
+    assert broken.read_bytes() == whole
+    for part in PARTS:
+        assert torch.equal(getattr(binary, part).images, getattr(again, part).images)
+
+
+def test_a_truncated_file_alone_is_refused(offline, tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in IDX_NAMES:
+        (raw / name).write_bytes(b"\0\0\10\1\0\0\0\1\0")
+    with pytest.raises(ConnectionError, match="put its four .gz archives into that folder"):
+        load("mnist", root=tmp_path)

@@ -1,0 +1,256 @@
+"""Comparison tables, the classifier that reads samples, exact sums over tiny formats."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from course_utils import VAE, evaluation
+from course_utils.data import load
+from course_utils.evaluation import (
+    CLASSIFIER_PATH,
+    MAX_ENUMERATION,
+    ComparisonTable,
+    DigitClassifier,
+    enumerate_images,
+    grid_posterior,
+    label_fidelity,
+    legible_share,
+    load_classifier,
+    total_probability,
+    train_classifier,
+)
+
+# ---- tables -----------------------------------------------------------------------------------
+
+
+def test_table_numbers():
+    """Two models on 784 binary pixels; the second is a bound and has a remark."""
+    table = ComparisonTable(dims=784)
+    table.add("exact", torch.tensor([-71.3, -91.3]).repeat(50))
+    assert table.add("VAE", torch.full((100,), -90.0), bound=True, note="z = 2") is table
+    header, exact, vae = repr(table).splitlines()
+    assert header.split() == [
+        "modèle", "−log", "p(x),", "nats/image", "erreur", "type", "bits/dim", "remarque"
+    ]  # fmt: skip
+    # mean 81.3, standard error 10 / √100 = 1
+    assert exact.split() == ["exact", "81.3", "±", "1.0", "0.150"]
+    assert vae.split() == ["VAE", "≤", "90.0", "±", "0.0", "0.166", "z", "=", "2"]
+
+
+def test_table_without_remarks_has_no_column_for_them():
+    table = ComparisonTable(dims=4).add("one", torch.tensor([-1.0]))
+    assert "remarque" not in repr(table)
+    assert repr(table).splitlines()[1].split() == ["one", "1.0", "±", "0.0", "0.361"]
+
+
+def test_table_of_densities_counts_the_bins():
+    table = ComparisonTable(dims=10, dequantized_levels=256).add("flat", torch.zeros(5))
+    assert "8.000" in repr(table)
+
+
+def test_table_columns_are_aligned():
+    table = ComparisonTable(dims=4).add("a", torch.ones(2)).add("long name", -torch.ones(2))
+    assert len({line.index("±") for line in repr(table).splitlines()[1:]}) == 1
+
+
+def test_table_html_escapes_names_and_holds_the_same_cells():
+    table = ComparisonTable(dims=784).add("<b>VAE</b> & co", torch.full((3,), -90.0), note="a < b")
+    page = table._repr_html_()
+    assert "&lt;b&gt;VAE&lt;/b&gt; &amp; co" in page and "a &lt; b" in page and "<b>" not in page
+    assert re.findall("<td>(.*?)</td>", page)[1:4] == ["90.0", "± 0.0", "0.166"]
+    assert page.count("<th>") == 5 and page.count("<tr>") == 2
+
+
+@pytest.mark.parametrize(
+    ("log_prob", "message"),
+    [
+        (torch.tensor(-3.0), r"each image, \(B,\), got \(\) torch.float32"),
+        (torch.zeros(3, 1), r"each image, \(B,\), got \(3, 1\)"),
+        (torch.zeros(3, dtype=torch.long), "got .* torch.int64"),
+        (torch.zeros(0), r"got \(0,\)"),
+        (torch.tensor([-3.0, math.nan]), "'VAE' are not all finite"),
+        (torch.tensor([-3.0, -math.inf]), "'VAE' are not all finite"),
+    ],
+)
+def test_table_refuses(log_prob, message):
+    table = ComparisonTable(dims=784)
+    with pytest.raises(ValueError, match=message):
+        table.add("VAE", log_prob)
+    assert table.rows == []
+
+
+# ---- the classifier ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """The default images: those of the accuracy written in the classifier's file."""
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return load_classifier()
+
+
+@pytest.fixture(scope="module")
+def test_images(digits):
+    return digits.test.images.float() / 255
+
+
+def test_the_classifier_reads_the_test_digits_as_its_file_says(classifier, digits, test_images):
+    label, confidence = classifier.read(test_images)
+    assert label.shape == confidence.shape == (297,)
+    accuracy = (label == digits.test.labels).float().mean().item()
+    with safe_open(CLASSIFIER_PATH, framework="pt") as file:
+        recorded = json.loads(file.metadata()["json"])["accuracy"]["digits"]
+    assert accuracy >= 0.98
+    assert accuracy == pytest.approx(recorded, abs=0.005)
+    assert not classifier.training
+
+
+def test_the_classifier_file_is_small():
+    assert CLASSIFIER_PATH.stat().st_size < 1_000_000
+
+
+def test_the_classifier_reads_binary_and_14_pixel_images(classifier, digits, test_images):
+    binary = (test_images > 0.5).float()
+    small = torch.nn.functional.avg_pool2d(test_images, 2)
+    for images in (binary, small):
+        assert label_fidelity(images, digits.test.labels, classifier=classifier) > 0.97
+
+
+def test_confidence_is_the_probability_of_the_class_read(classifier, test_images):
+    label, confidence = classifier.read(test_images[:5])
+    expected = classifier(test_images[:5]).softmax(1)
+    torch.testing.assert_close(confidence, expected.gather(1, label[:, None])[:, 0])
+    assert torch.equal(label, expected.argmax(1)) and not confidence.requires_grad
+
+
+def test_legible_share_is_high_for_digits_and_low_for_noise(classifier, test_images):
+    noise = torch.rand(297, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    assert legible_share(test_images, classifier=classifier) > 0.9
+    assert legible_share(noise, classifier=classifier) < 0.3
+    assert legible_share(noise, classifier=classifier, threshold=0.0) == 1
+
+
+def test_label_fidelity_is_the_share_of_labels_read(classifier, digits, test_images):
+    label, _ = classifier.read(test_images[:100])
+    label[:25] = (label[:25] + 1) % 10
+    assert label_fidelity(test_images[:100], label, classifier=classifier) == 0.75
+
+
+def test_label_fidelity_wants_one_label_per_image(classifier, test_images):
+    with pytest.raises(ValueError, match=r"4 images.* labels \(3,\): expected one each"):
+        label_fidelity(test_images[:4], torch.zeros(3), classifier=classifier)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(2, 28, 28), r"grey images \(B, 1, H, W\), got \(2, 28, 28\)"),
+        (torch.zeros(2, 3, 28, 28), r"grey images \(B, 1, H, W\)"),
+        (torch.zeros(2, 1, 28, 28, dtype=torch.uint8), "got torch.uint8.*divide integers"),
+        (torch.full((2, 1, 28, 28), 255.0), r"intensities in \[0, 1\].*divide integers"),
+        (torch.full((2, 1, 28, 28), -0.1), r"intensities in \[0, 1\]"),
+    ],
+)
+def test_the_classifier_refuses(classifier, images, message):
+    with pytest.raises(ValueError, match=message):
+        classifier.read(images)
+
+
+def test_load_classifier_from_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        load_classifier(tmp_path / "absent.safetensors")
+
+
+def test_a_short_training_beats_chance_by_far(monkeypatch, digits):
+    monkeypatch.setattr(evaluation, "load", lambda name: digits)  # spares a second deformation
+    model, accuracy = train_classifier(mnist=False, steps=40, progress=False)
+    assert isinstance(model, DigitClassifier) and accuracy.keys() == {"digits"}
+    assert accuracy["digits"] > 0.5
+
+
+def test_classifier_loss_is_the_cross_entropy_when_evaluated(classifier, digits):
+    x, y = digits.test.images[:20], digits.test.labels[:20]
+    expected = -classifier(x.float() / 255).log_softmax(1)[torch.arange(20), y].mean()
+    torch.testing.assert_close(classifier.loss(x, y), expected)
+
+
+# ---- exact sums -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "levels", "count"),
+    [((1, 2, 2), 2, 16), ((1, 1, 1), 5, 5), ((3, 1, 2), 3, 729), ((1, 1, 2), 256, 65_536)],
+)
+def test_enumerate_images(shape, levels, count):
+    images = enumerate_images(shape, levels)
+    assert images.shape == (count, *shape) and images.dtype == torch.uint8
+    assert len(images.flatten(1).unique(dim=0)) == count
+    assert images.min() == 0 and images.max() == levels - 1
+
+
+@pytest.mark.parametrize(("shape", "levels"), [((1, 3, 7), 2), ((1, 28, 28), 256)])
+def test_enumerate_images_has_a_limit(shape, levels):
+    with pytest.raises(ValueError, match=f"too many to enumerate .at most {MAX_ENUMERATION}"):
+        enumerate_images(shape, levels)
+
+
+@pytest.mark.parametrize("batch_size", [4096, 5])
+def test_total_probability_of_independent_pixels_is_one(batch_size):
+    p = torch.tensor([[[0.1, 0.7, 0.5], [0.9, 0.2, 0.6]]])
+
+    def log_prob(x):
+        return torch.where(x == 1, p, 1 - p).log().sum((1, 2, 3))
+
+    total = total_probability(log_prob, (1, 2, 3), batch_size=batch_size)
+    assert total == pytest.approx(1, abs=1e-6)
+    deficient = total_probability(lambda x: log_prob(x) - 1, (1, 2, 3))
+    assert deficient == pytest.approx(math.exp(-1), abs=1e-6)
+
+
+class Linear(torch.nn.Module):
+    """p(x | z) = N(x; z, 0.5² I), read in closed form: the posterior is N(0.8 x, 0.2 I)."""
+
+    z_dim, shape = 2, (1, 1, 2)
+
+    def log_likelihood(self, x, z):
+        law = torch.distributions.Normal(z, 0.5)
+        return law.log_prob(x.flatten(1)).sum(1)
+
+
+def test_grid_posterior_of_a_linear_gaussian_model():
+    """The axes come out in the documented order: density[i, j] at z = (axis[j], axis[i])."""
+    x = torch.tensor([1.0, -0.5])
+    axis, density, log_evidence = grid_posterior(Linear(), x.view(1, 1, 2))
+    exact = torch.distributions.Normal(0.0, math.sqrt(1.25)).log_prob(x).sum().item()
+    assert log_evidence == pytest.approx(exact, abs=1e-4)
+    cell = (axis[1] - axis[0]).item() ** 2
+    assert density.sum().item() * cell == pytest.approx(1, abs=1e-4)
+    assert (density.sum(0) * axis).sum().item() * cell == pytest.approx(0.8, abs=1e-3)
+    assert (density.sum(1) * axis).sum().item() * cell == pytest.approx(-0.4, abs=1e-3)
+
+
+def test_grid_options():
+    axis, density, _ = grid_posterior(Linear(), torch.zeros(1, 1, 2), half_width=3, resolution=41)
+    assert axis.shape == (41,) and density.shape == (41, 41)
+    assert (axis[0].item(), axis[-1].item()) == (-3, 3)
+
+
+@pytest.mark.parametrize(
+    ("z_dim", "shape", "message"),
+    [
+        (3, (1, 2, 2), "needs 2 latent dimensions, the model has 3"),
+        (2, (5, 1, 2, 2), r"expected one image \(1, 2, 2\), got \(5, 1, 2, 2\)"),
+    ],
+)
+def test_grid_posterior_refuses(z_dim, shape, message):
+    model = VAE((1, 2, 2), z_dim=z_dim, hidden=(4,))
+    with pytest.raises(ValueError, match=message):
+        grid_posterior(model, torch.zeros(shape, dtype=torch.uint8))

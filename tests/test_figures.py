@@ -1,0 +1,222 @@
+"""Every drawing runs without a screen; the image grid is checked pixel by pixel."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.patches import Ellipse
+
+from course_utils import figures
+from course_utils.figures import COLORS, image_grid
+from course_utils.training import History
+
+OKABE_ITO = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442"}
+
+
+@pytest.fixture(autouse=True)
+def no_screen():
+    matplotlib.use("Agg")
+    plt.close("all")
+    yield
+    plt.close("all")
+
+
+def render():
+    """Draw the current figure for good, and return it."""
+    figure = plt.gcf()
+    figure.canvas.draw()
+    return figure
+
+
+# ---- image_grid -------------------------------------------------------------------------------
+
+
+def test_grid_of_three_grey_pixels():
+    """Ink is dark: 1 is black, 0 and the paper are white. The fourth place stays empty."""
+    page = image_grid(torch.tensor([1.0, 0.0, 0.25]).view(3, 1, 1, 1), columns=2, gap=1)
+    expected = np.ones((4, 4))
+    expected[0, 0], expected[2, 0] = 0, 0.75
+    assert page.shape == (4, 4, 3)
+    np.testing.assert_allclose(page, np.repeat(expected[:, :, None], 3, axis=2))
+
+
+def test_grid_keeps_rows_columns_and_colours():
+    """Two colour images of 1×2 pixels side by side, without a gap."""
+    images = torch.tensor([[[[0.0, 0.1]], [[0.2, 0.3]], [[0.4, 0.5]]]])
+    images = torch.cat([images, images + 0.5])
+    page = image_grid(images, columns=2, gap=0)
+    expected = [[[0.0, 0.2, 0.4], [0.1, 0.3, 0.5], [0.5, 0.7, 0.9], [0.6, 0.8, 1.0]]]
+    np.testing.assert_allclose(page, expected, atol=1e-6)
+
+
+def test_grid_reads_integers_with_their_levels():
+    page = image_grid(torch.tensor([0, 1, 2], dtype=torch.uint8).view(3, 1, 1, 1), columns=3,
+                      levels=3, gap=0)  # fmt: skip
+    np.testing.assert_allclose(page[0, :, 0], [1, 0.5, 0])
+
+
+@pytest.mark.parametrize(("n", "shape"), [(1, (4, 5)), (4, (8, 10)), (5, (8, 15)), (9, (12, 15))])
+def test_grid_is_about_square(n, shape):
+    assert image_grid(torch.zeros(n, 1, 2, 3)).shape == (*shape, 3)
+
+
+def test_grid_accepts_arrays_and_tensors_with_a_gradient_and_clips():
+    images = torch.full((1, 1, 1, 1), 1.5, requires_grad=True)
+    assert image_grid(images).min() == image_grid(images.detach().numpy()).min() == 0
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(2, 2), r"expected images \(N, 1 or 3, H, W\), got \(2, 2\)"),
+        (torch.zeros(0, 1, 4, 4), r"got \(0, 1, 4, 4\)"),
+        (torch.zeros(2, 2, 4, 4), r"expected images \(N, 1 or 3, H, W\)"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), "integer images: give levels="),
+    ],
+)
+def test_grid_refuses(images, message):
+    with pytest.raises(ValueError, match=message):
+        image_grid(images)
+
+
+# ---- style ------------------------------------------------------------------------------------
+
+
+def test_palette_can_be_told_apart_by_colour_blind_readers():
+    assert {COLORS[key] for key in ("x", "z", "y", "code")} <= OKABE_ITO
+    assert {"prior", "truth"} <= COLORS.keys() and len(set(COLORS.values())) == len(COLORS)
+    assert all(len(set(to_rgb(COLORS[key]))) == 1 for key in ("prior", "truth")), "greys"
+    assert len(set(figures.CLASS_COLORS)) == 10
+
+
+def test_importing_the_module_sets_the_style():
+    assert plt.rcParams["font.size"] >= 12
+    assert plt.rcParams["figure.constrained_layout.use"]
+
+
+# ---- images -----------------------------------------------------------------------------------
+
+
+def test_show_images_draws_the_grid_under_its_title():
+    images = torch.rand(6, 1, 4, 4)
+    figures.show_images(images, "Chiffres", columns=3)
+    (ax,) = render().axes
+    assert ax.get_title() == "Chiffres" and not ax.axison
+    assert to_hex(ax.title.get_color()).upper() == COLORS["x"]
+    np.testing.assert_allclose(ax.images[0].get_array(), image_grid(images, columns=3))
+
+
+def test_show_images_draws_where_it_is_told():
+    _, axes = plt.subplots(1, 2)
+    figures.show_images(torch.zeros(4, 1, 4, 4, dtype=torch.uint8), levels=2, ax=axes[1])
+    assert not axes[0].images and len(axes[1].images) == 1 and len(plt.get_fignums()) == 1
+
+
+def test_compare_images_has_one_panel_for_each_group():
+    groups = {name: torch.rand(8, 1, 4, 4) for name in ("données", "modèle", "reconstruction")}
+    figures.compare_images(groups, columns=4, colors=[COLORS["x"], COLORS["z"], COLORS["x"]])
+    axes = render().axes
+    assert [ax.get_title() for ax in axes] == list(groups)
+    assert to_hex(axes[1].title.get_color()).upper() == COLORS["z"]
+    assert all(ax.images[0].get_array().shape == (12, 24, 3) for ax in axes)
+
+
+# ---- curves -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_learning_curves_show_every_history(count):
+    history = History([0, 10, 20], [float("nan"), 90.0, 80.0], [100.0, 92.0, 95.0], 10, 92.0)
+    figures.learning_curves({f"modèle {k}": history for k in range(count)}, "Coût")
+    (ax,) = render().axes
+    assert len(ax.lines) == 3 * count
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == [f"modèle {k}" for k in range(count)]
+    train, val, best = ax.lines[:3]
+    assert train.get_ydata()[1:].tolist() == [90, 80] and train.get_linestyle() == "--"
+    assert val.get_ydata().tolist() == [100, 92, 95] and val.get_linestyle() == "-"
+    assert (best.get_xdata().tolist(), best.get_ydata().tolist()) == ([10], [92])
+    assert ax.get_title().startswith("Coût") and "nats/image" in ax.get_ylabel()
+
+
+# ---- the latent plane -------------------------------------------------------------------------
+
+
+def test_latent_map_has_a_cloud_for_each_class_and_the_circles_of_the_prior():
+    labels = torch.arange(40) % 4  # classes 4 to 9 have no image
+    codes = 0.1 * torch.randn(40, 2) + labels[:, None]
+    figures.latent_map(codes, labels, "Plan", half_width=5)
+    (ax,) = render().axes
+    assert [len(cloud.get_offsets()) for cloud in ax.collections] == [10] * 4 + [0] * 6
+    assert [text.get_text() for text in ax.texts] == ["0", "1", "2", "3"]
+    assert ax.get_xlim() == ax.get_ylim() == (-5, 5) and ax.get_title() == "Plan"
+    draws = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0)).norm(dim=1)
+    inside = [(draws < circle.radius).float().mean().item() for circle in ax.patches]
+    assert inside == pytest.approx([0.68, 0.95], abs=0.005)
+
+
+def test_latent_map_draws_where_it_is_told():
+    _, ax = plt.subplots()
+    figures.latent_map(torch.zeros(3, 2), torch.arange(3), ax=ax)
+    assert len(ax.collections) == 10 and plt.get_fignums() == [1]
+
+
+def test_gaussian_ellipse_is_at_two_standard_deviations():
+    _, ax = plt.subplots()
+    figures.gaussian_ellipse(ax, torch.tensor([1.0, 2.0]), torch.tensor([0.25, 4.0]), label="q")
+    (ellipse,) = ax.patches
+    assert tuple(ellipse.center) == (1, 2)
+    assert (ellipse.width, ellipse.height) == pytest.approx((2, 8))
+    assert (to_hex(ellipse.get_edgecolor()).upper(), ellipse.get_label()) == (COLORS["z"], "q")
+
+
+def test_posterior_panel_frames_the_posterior():
+    """An exact posterior of mean (1, −0.5) and deviations (0.3, 0.2): five of the larger around."""
+    axis = torch.linspace(-4, 4, 161)
+    z2, z1 = torch.meshgrid(axis, axis, indexing="ij")
+    density = torch.exp(-0.5 * (((z1 - 1) / 0.3) ** 2 + ((z2 + 0.5) / 0.2) ** 2))
+    _, ax = plt.subplots()
+    mu, logvar = torch.tensor([1.0, -0.5]), torch.tensor([0.09, 0.04]).log()
+    figures.posterior_panel(ax, axis, density, mu, logvar, "un chiffre")
+    render()
+    assert ax.get_xlim() == pytest.approx((-0.5, 2.5), abs=0.01)
+    assert ax.get_ylim() == pytest.approx((-2.0, 1.0), abs=0.01)
+    assert ax.get_title() == "un chiffre" and ax.collections
+    (ellipse,) = [patch for patch in ax.patches if isinstance(patch, Ellipse)]
+    assert (ellipse.width, ellipse.height) == pytest.approx((1.2, 0.8), rel=1e-4)
+
+
+# ---- diagrams ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_box(filled):
+    _, ax = plt.subplots()
+    figures.box(ax, (1, 2), "texte", COLORS["z"], filled=filled)
+    render()
+    assert ax.texts[0].get_text() == "texte" and ax.texts[0].get_position() == (1, 2)
+    inside, ink = to_hex(ax.patches[0].get_facecolor()), to_hex(ax.texts[0].get_color())
+    pair = (COLORS["z"].lower(), "#ffffff")
+    assert (inside, ink) == (pair if filled else pair[::-1])
+
+
+def test_arrow_has_a_label_only_when_given_one():
+    _, ax = plt.subplots()
+    figures.arrow(ax, (0, 0), (2, 0))
+    figures.arrow(ax, (0, 0), (2, 0), "tirage", dashed=True, curve=0.3)
+    render()
+    assert len(ax.patches) == 2 and [text.get_text() for text in ax.texts] == ["tirage"]
+    assert [patch.get_linestyle() for patch in ax.patches] == ["-", "--"]
+    x, y = ax.texts[0].get_position()
+    assert x == 1 and y > 0
+
+
+def test_vae_diagram_writes_the_shapes_under_its_boxes():
+    shapes = ("(B, 1, 28, 28)", "(B, 2)", "(B, 2) ", "(B, 1, 28, 28) ")
+    figures.vae_diagram(shapes)
+    (ax,) = render().axes
+    texts = [text.get_text() for text in ax.texts]
+    assert set(shapes) <= set(texts)
+    assert any("encodeur" in text for text in texts) and any("KL" in text for text in texts)

@@ -1,0 +1,132 @@
+"""The committed notebooks: run once from top to bottom, clean, and honest about their numbers."""
+
+import ast
+import re
+from collections import defaultdict
+
+import nbformat
+import pytest
+from notebook_files import NOTEBOOKS, printed
+
+READ = {path: nbformat.read(path, as_version=4) for path in NOTEBOOKS}
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+KNOWN_TAGS = re.compile(
+    r"setup|demo|widget-test|nbval-ignore-output|nbval-check-output|raises-exception"
+    r"|(exercise|check):\d\d[ab]?\.\w+"
+)
+
+
+def code_cells(path):
+    return [cell for cell in READ[path].cells if cell.cell_type == "code"]
+
+
+def test_there_are_notebooks():
+    assert [path.stem for path in NOTEBOOKS][:2] == ["00_accueil", "01_vae_recap"]
+
+
+@each_notebook
+def test_run_once_from_top_to_bottom(path):
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@each_notebook
+def test_no_error_and_nothing_on_stderr(path):
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            assert output.output_type != "error", cell.source
+            assert output.get("name") != "stderr", output.text
+
+
+@each_notebook
+def test_files_are_small_and_without_private_state(path):
+    assert path.stat().st_size < 2_000_000
+    assert "widgets" not in READ[path].metadata
+    assert READ[path].metadata.kernelspec.name == "python3"
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"/(home|root|tmp|work|Users)/", text), "a path of the author's machine"
+
+
+@each_notebook
+def test_cells_are_short_and_tags_are_known(path):
+    for cell in code_cells(path):
+        lines = [
+            line for line in cell.source.splitlines() if line.strip() and line.strip()[0] != "#"
+        ]
+        assert len(lines) <= 25, cell.source
+        assert all(KNOWN_TAGS.fullmatch(tag) for tag in cell.metadata.get("tags", []))
+
+
+@each_notebook
+def test_demos_are_followed_by_a_test_that_moves_them(path):
+    cells = READ[path].cells
+    for cell, following in zip(cells, cells[1:]):
+        if "demo" in cell.metadata.get("tags", []):
+            assert "widget-test" in following.metadata.get("tags", [])
+
+
+def test_no_helper_is_defined_in_two_notebooks():
+    where = defaultdict(set)
+    for path in NOTEBOOKS:
+        for cell in code_cells(path):
+            for node in ast.parse(cell.source).body:
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                    where[node.name].add(path.stem)
+    assert not {name: stems for name, stems in where.items() if len(stems) > 1}
+
+
+# ---- numbers -----------------------------------------------------------------------------------
+#
+# A number in bold is printed, to the digit, by a cell above whose output nbval compares at each
+# run: it is re-found. A number after « environ » is the result of a training: printed by a cell
+# above, up to 5 %.
+
+NUMBER = r"[−-]?\d[\d\u00a0]*(?:,\d+)?"
+BOLD, ABOUT = r"\*\*([^*\n]+)\*\*", rf"environ[\s\u00a0]({NUMBER})"
+PRINTED = re.compile(r"[−-]?\d+(?:\.\d+)?")
+
+
+def normal(number):
+    return number.replace("−", "-").replace("\u00a0", "").replace(",", ".")
+
+
+def outputs_above(path, position, *, strict):
+    above = [
+        cell
+        for cell in READ[path].cells[:position]
+        if cell.cell_type == "code"
+        and not (strict and "nbval-ignore-output" in cell.metadata.get("tags", []))
+    ]
+    return {normal(n) for cell in above for n in PRINTED.findall(printed(cell))}
+
+
+def prose_numbers(path, pattern):
+    for position, cell in enumerate(READ[path].cells):
+        if cell.cell_type == "markdown":
+            for text in re.findall(pattern, cell.source):
+                if "iapositive" in text:  # a reference to a slide, not a result
+                    continue
+                for number in re.findall(NUMBER, text):
+                    yield position, normal(number)
+
+
+@each_notebook
+def test_numbers_in_bold_are_found_again_at_each_run(path):
+    for position, number in prose_numbers(path, BOLD):
+        assert number in outputs_above(path, position, strict=True), number
+
+
+@each_notebook
+def test_approximate_numbers_are_those_of_the_committed_run(path):
+    for position, number in prose_numbers(path, ABOUT):
+        value = float(number)
+        printed_values = [float(n) for n in outputs_above(path, position, strict=False)]
+        assert any(abs(p - value) <= 0.05 * abs(value) for p in printed_values), number
+
+
+def test_notebook_01_quotes_numbers():
+    """The two tests above would pass on a notebook without numbers: this one has some."""
+    path = next(path for path in NOTEBOOKS if path.stem == "01_vae_recap")
+    assert len(list(prose_numbers(path, BOLD))) >= 8
+    assert len(list(prose_numbers(path, ABOUT))) >= 3
