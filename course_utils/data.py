@@ -4,6 +4,7 @@
 network. `mnist` and `fashion_mnist` are downloaded once by torchvision.
 """
 
+import http.client
 import math
 import os
 import shutil
@@ -157,7 +158,8 @@ def check_images(x, shape, levels):
                 else ""
             )
         )
-    if x.numel() and (x.min() < 0 or x.max() >= levels):
+    # as Python integers: compared inside torch, a uint8 of 255 and 256 would wrap around
+    if x.numel() and (int(x.min()) < 0 or int(x.max()) >= levels):
         raise ValueError(
             f"expected pixels in {{0, …, {levels - 1}}}, got [{int(x.min())}, {int(x.max())}]: "
             f"was the data set loaded with levels={levels}?"
@@ -344,11 +346,12 @@ def _download(dataset_class, raw):
     Whatever happens on the way, nothing half-written is left where the next call would look.
     """
     name = dataset_class.__name__
-    raw.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".download-", dir=raw.parent))
-    staged_raw = staging / name / "raw"
-    staged_raw.mkdir(parents=True)
+    staging = None
     try:
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".download-", dir=raw.parent))
+        staged_raw = staging / name / "raw"
+        staged_raw.mkdir(parents=True)
         for archive in raw.glob("*.gz"):  # archives brought by hand spare the download
             shutil.copy(archive, staged_raw)
         dataset_class(staging, download=True)
@@ -357,11 +360,12 @@ def _download(dataset_class, raw):
         raw.mkdir(exist_ok=True)
         for file in _IDX_FILES:
             os.replace(staged_raw / file, raw / file)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise ConnectionError(
             f"{name} could not be downloaded to {raw} ({error}). Nothing was left half-written. "
             "Connect to the network and try again, or put its four .gz archives into that folder, "
             'or use the embedded images: load("digits"), COURSE_DATASET=digits'
         ) from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)

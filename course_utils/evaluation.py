@@ -43,7 +43,7 @@ class ComparisonTable:
         `bound` marks a lower bound on log p(x) (its negative is then shown with a « ≤ »).
         """
         log_prob = torch.as_tensor(log_prob).detach()
-        if log_prob.dim() != 1 or not log_prob.is_floating_point():
+        if log_prob.dim() != 1 or len(log_prob) == 0 or not log_prob.is_floating_point():
             raise ValueError(
                 f"expected the log-likelihood of each image, (B,), got {tuple(log_prob.shape)} "
                 f"{log_prob.dtype}"
@@ -153,8 +153,9 @@ def train_classifier(*, steps=6000, seed=0, mnist=True, progress=True):
             for part in ("train", "val", "test")
         ),
     )
-    torch.manual_seed(seed)
-    model = DigitClassifier()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = DigitClassifier()
     fit(model, both, conditional=True, steps=steps, seed=seed, patience=None, progress=progress)
     accuracy = {}
     for source in sources:

@@ -61,7 +61,7 @@ def image_grid(images, *, columns=None, levels=None, gap=2):
         `(rows·(H + gap), columns·(W + gap), 3)` array in [0, 1].
     """
     images = torch.as_tensor(images).detach().cpu()
-    if images.dim() != 4 or images.shape[1] not in (1, 3):
+    if images.dim() != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(f"expected images (N, 1 or 3, H, W), got {tuple(images.shape)}")
     if not images.is_floating_point():
         if levels is None:

@@ -102,7 +102,7 @@ def discretized_logistic_mixture(x, logit_weights, mu, log_scale, levels):
     for name, parameter in (("logit_weights", logit_weights), ("mu", mu), ("log_scale", log_scale)):
         _same_shape(x, **{name: parameter[:, 0]})
     _integers(x, levels)
-    x = x.unsqueeze(1)  # (B, 1, …)
+    x = x.unsqueeze(1).to(mu.dtype)  # (B, 1, …)
     half_bin = 1 / (levels - 1)
     centred = 2 * half_bin * x - 1 - mu  # (B, M, …)
     inverse_scale = torch.exp(-log_scale)
@@ -110,7 +110,8 @@ def discretized_logistic_mixture(x, logit_weights, mu, log_scale, levels):
     lower = inverse_scale * (centred - half_bin)
 
     # log[σ(u) − σ(l)] = logσ(u) + logσ(−l) + log(1 − e^(l − u)): exact far in the tails too.
-    inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper))
+    width = 2 * half_bin * inverse_scale  # u − l
+    inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
     log_prob = torch.where(
         x == 0, F.logsigmoid(upper), torch.where(x == levels - 1, F.logsigmoid(-lower), inside)
     )
@@ -173,7 +174,7 @@ def _same_shape(x, **parameter):
 def _integers(x, levels):
     if x.is_floating_point():
         raise ValueError(f"expected integer pixels in {{0, …, {levels - 1}}}, got {x.dtype}")
-    if x.numel() and (x.min() < 0 or x.max() >= levels):
+    if x.numel() and (int(x.min()) < 0 or int(x.max()) >= levels):
         raise ValueError(
             f"expected pixels in {{0, …, {levels - 1}}}, got [{int(x.min())}, {int(x.max())}]: "
             "quantise with course_utils.data.quantize"

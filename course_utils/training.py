@@ -71,7 +71,8 @@ def fit(
         lr: highest learning rate.
         weight_decay: of AdamW; 0 is Adam.
         val_every: steps between two validations (a 25th of the training by default).
-        patience: stop after this many validations without progress; `None` never stops.
+        patience: stop after this many validations without progress (at least 1); `None` never
+            stops.
         seed: of the batches and of the model's own noise.
         device: where to train (chosen automatically); the model goes back where it was.
         checkpoint: file (`….safetensors`) rewritten atomically at each validation.
@@ -90,6 +91,8 @@ def fit(
     for name, value in (("steps", steps), ("batch_size", batch_size), ("val_every", val_every)):
         if value < 1:
             raise ValueError(f"{name}={value}: expected at least 1")
+    if patience is not None and patience < 1:
+        raise ValueError(f"patience={patience}: expected at least 1 validation, or None")
     if lr <= 0:
         raise ValueError(f"lr={lr}: expected a positive learning rate")
     if len(data.train.images) == 0 or len(data.val.images) == 0:
@@ -135,18 +138,23 @@ def fit(
 
     batches = _Batches(len(data.train.images), batch_size, seed)
     running, started = [], time.perf_counter()
+    bar = tqdm(total=steps, unit="pas", disable=not progress)
     with torch.random.fork_rng(devices=_cuda_devices(device)):
         torch.manual_seed(seed)
-        if resume and Path(checkpoint).exists():
-            _load_training(checkpoint, recipe, model, optimizer, scheduler, state)
-            history = state["history"]
-            started -= history.seconds
-        bar = tqdm(total=steps, initial=state["step"], unit="pas", disable=not progress, leave=True)
         try:
+            if resume and Path(checkpoint).exists():
+                _load_training(checkpoint, recipe, model, optimizer, scheduler, state)
+                history = state["history"]
+                started -= history.seconds
+                bar.update(state["step"])
             if state["step"] == 0:
                 note_validation(train_loss=math.nan)  # the untrained model
             history.end = "running"
+            model.train()
             while state["step"] < steps:
+                if patience is not None and _validations_since_best(history) >= patience:
+                    history.end = "early stop"
+                    break
                 indices = batches(state["step"])
                 loss = loss_of(data.train.images[indices], data.train.labels[indices])
                 if not torch.isfinite(loss):
@@ -167,10 +175,6 @@ def fit(
                     history.seconds = time.perf_counter() - started
                     if checkpoint is not None:
                         _save_training(checkpoint, recipe, model, optimizer, scheduler, state)
-                    late = [step for step in history.steps if step > history.best_step]
-                    if patience is not None and len(late) >= patience:
-                        history.end = "early stop"
-                        break
             else:
                 history.end = "finished"
         except KeyboardInterrupt:
@@ -211,6 +215,10 @@ class _Batches:
         return self.order[position * self.batch_size : (position + 1) * self.batch_size]
 
 
+def _validations_since_best(history):
+    return sum(step > history.best_step for step in history.steps)
+
+
 def _cuda_devices(device):
     return [device] if device.type == "cuda" else []
 
@@ -248,20 +256,32 @@ def load_weights(model, path):
         ValueError: the file is damaged or was written by a model of another shape.
     """
     tensors, metadata = _read(path)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{path} holds the weights of another model: {error}") from error
+    _restore(model, tensors, path)
     return metadata
+
+
+def _restore(model, tensors, path):
+    """Load weights all or nothing: names and shapes are compared first."""
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if found != expected:
+        name = next(n for n in {**expected, **found} if expected.get(n) != found.get(n))
+        raise ValueError(
+            f"{path} holds the weights of another model: {name} has the shape {found.get(name)}, "
+            f"expected {expected.get(name)}"
+        )
+    model.load_state_dict(tensors)
 
 
 def _write(tensors, path, metadata):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    # clones: safetensors refuses tensors that share their memory, such as tied weights
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(tensors, temporary, metadata={"json": json.dumps(metadata)})
+        temporary.chmod(0o644)  # safetensors writes files that only their owner can read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -290,7 +310,6 @@ def _save_training(path, recipe, model, optimizer, scheduler, state):
     device = next(model.parameters()).device
     if device.type == "cuda":
         tensors["random/cuda"] = torch.cuda.get_rng_state(device)
-    tensors = {name: value.clone() for name, value in tensors.items()}
     metadata = {
         "recipe": recipe,
         "step": state["step"],
@@ -312,10 +331,7 @@ def _load_training(path, recipe, model, optimizer, scheduler, state):
     for name, value in tensors.items():
         part, _, rest = name.partition("/")
         parts[part][rest] = value
-    try:
-        model.load_state_dict(parts["model"])
-    except RuntimeError as error:
-        raise ValueError(f"{path} holds the training of another model: {error}") from error
+    _restore(model, parts["model"], path)
     moments = {}
     for name, value in parts["adam"].items():
         index, _, key = name.partition("/")

@@ -388,7 +388,7 @@ def test_resuming_another_model_is_refused(tmp_path, data):
             self.extra = nn.Parameter(torch.zeros(2))
 
     run(Mean(), data, checkpoint=tmp_path / "run.safetensors")
-    with pytest.raises(ValueError, match="the training of another model"):
+    with pytest.raises(ValueError, match="the weights of another model"):
         run(Wider(), data, checkpoint=tmp_path / "run.safetensors", resume=True)
 
 

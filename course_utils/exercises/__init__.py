@@ -133,17 +133,23 @@ def _guarded(answer):
 def _same_code(answer, stub):
     """True when `answer` is the untouched stub, comments, blank lines and docstring aside."""
     try:
-        return _syntax_tree(answer) == _syntax_tree(stub)
-    except (OSError, TypeError, SyntaxError):  # no source: certainly not the stub of the notebook
+        source = inspect.getsource(answer)
+    except (OSError, TypeError):  # no source: certainly not the stub of the notebook
         return False
+    return _syntax_tree(source) == _syntax_tree(inspect.getsource(stub))
 
 
-def _syntax_tree(function):
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    body = tree.body[0].body
-    if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-        body.pop(0)  # the docstring; `return ...` is not an expression statement
-    return ast.dump(tree)
+def _syntax_tree(source):
+    """Text of the syntax tree of a `def`, without its docstring; `None` for anything else."""
+    try:
+        (function,) = ast.parse(textwrap.dedent(source)).body
+    except (SyntaxError, ValueError):  # a lambda, cut out of its line
+        return None
+    if not isinstance(function, ast.FunctionDef):
+        return None
+    if ast.get_docstring(function) is not None:
+        function.body.pop(0)
+    return ast.dump(function)
 
 
 from . import notebook_00, notebook_01  # noqa: E402, F401  (they register their exercises)
