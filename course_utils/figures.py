@@ -10,6 +10,7 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Ellipse, FancyArrowPatch, FancyBboxPatch
 
 COLORS = {
@@ -78,8 +79,13 @@ def image_grid(images, *, columns=None, levels=None, gap=2):
     return page.reshape(rows * (h + gap), columns * (w + gap), 3).numpy()
 
 
-def show_images(images, title="", *, columns=None, levels=None, ax=None, color=COLORS["x"]):
-    """Show a grid of images (see `image_grid`) under a title in the colour of its concept."""
+def show_images(
+    images, title="", *, columns=None, levels=None, row_labels=(), ax=None, color=COLORS["x"]
+):
+    """Show a grid of images (see `image_grid`) under a title in the colour of its concept.
+
+    `row_labels` are written to the left of the rows, from the top.
+    """
     page = image_grid(images, columns=columns, levels=levels)
     if ax is None:
         width = 8.5
@@ -88,12 +94,16 @@ def show_images(images, title="", *, columns=None, levels=None, ax=None, color=C
     ax.imshow(page, interpolation="nearest")
     ax.set_title(title, color=color)
     ax.axis("off")
+    height = images.shape[-2] + 2
+    for row, label in enumerate(row_labels):
+        ax.text(-6, (row + 0.5) * height, label, ha="right", va="center", color=color)
 
 
 def compare_images(groups, *, columns=8, levels=None, colors=None):
     """Show several sets of images side by side: `{title: images}`."""
     colors = colors or [COLORS["x"]] * len(groups)
-    _, axes = plt.subplots(1, len(groups), figsize=(9, 9 / len(groups) + 0.6), squeeze=False)
+    figure, axes = plt.subplots(1, len(groups), figsize=(9, 9 / len(groups) + 0.6), squeeze=False)
+    figure.get_layout_engine().set(wspace=0.12)
     for ax, (title, images), color in zip(axes[0], groups.items(), colors):
         show_images(images, title, columns=columns, levels=levels, ax=ax, color=color)
 
@@ -129,7 +139,7 @@ def latent_map(codes, labels, title="Espace latent", *, ax=None, half_width=4.0)
         ax.add_patch(plt.Circle((0, 0), radius, fill=False, color=COLORS["prior"], ls="--", lw=1.2))
     for digit in range(10):
         at = codes[labels == digit]
-        ax.scatter(at[:, 0], at[:, 1], s=7, color=CLASS_COLORS[digit], alpha=0.55, lw=0)
+        ax.scatter(at[:, 0], at[:, 1], s=18, color=CLASS_COLORS[digit], alpha=0.55, lw=0)
         if len(at):
             ax.annotate(
                 str(digit),
@@ -145,28 +155,42 @@ def latent_map(codes, labels, title="Espace latent", *, ax=None, half_width=4.0)
     ax.set_title(title, color=COLORS["z"])
 
 
-def gaussian_ellipse(ax, mu, variance, *, color=COLORS["z"], label=None):
+def density_map(ax, axis, density, color, title=""):
+    """Density `(R, R)` over the square `axis` × `axis`: from white to the colour of its concept."""
+    tint = LinearSegmentedColormap.from_list("tint", ["white", color])
+    ax.contourf(axis, axis, density, levels=np.linspace(0, density.max(), 15), cmap=tint)
+    ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+    ax.set_title(title, color=color)
+    ax.grid(False)
+
+
+def gaussian_ellipse(ax, mu, variance, *, color=COLORS["truth"], style="-", label=None):
     """Curve at two standard deviations of N(mu, diag(variance)), both `(2,)`."""
     width, height = (4 * np.sqrt(np.asarray(variance))).tolist()
-    ax.add_patch(
-        Ellipse(tuple(np.asarray(mu)), width, height, fill=False, color=color, lw=2.4, label=label)
-    )
+    ellipse = Ellipse(tuple(np.asarray(mu)), width, height, fill=False, color=color, ls=style, lw=2)
+    ax.add_patch(ellipse).set_label(label)
 
 
-def posterior_panel(ax, axis, density, mu, logvar, title=""):
-    """Exact posterior on a grid (grey) and the encoder's Gaussian (ellipse at two deviations)."""
-    axis, density = axis.numpy(), density.numpy()
-    ax.contourf(axis, axis, density, levels=12, cmap="Greys")
-    gaussian_ellipse(ax, mu.numpy(), logvar.exp().numpy(), label="encodeur $q(z|x)$")
-    weights = density / density.sum()
-    centre_1, centre_2 = (weights.sum(0) * axis).sum(), (weights.sum(1) * axis).sum()
-    reach = 5 * max(
-        np.sqrt((weights.sum(0) * (axis - centre_1) ** 2).sum()),
-        np.sqrt((weights.sum(1) * (axis - centre_2) ** 2).sum()),
-    )
-    ax.set(xlim=(centre_1 - reach, centre_1 + reach), ylim=(centre_2 - reach, centre_2 + reach))
-    ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal", title=title)
-    ax.grid(False)
+def posterior_panel(ax, axis, density, gaussians, title=""):
+    """Exact posterior on a grid, and the curves at two deviations of Gaussians that approach it.
+
+    Args:
+        axis, density: from `evaluation.grid_posterior`.
+        gaussians: `{label: (mu, logvar)}`, both `(2,)`: a solid, then a dashed ellipse.
+    """
+    density_map(ax, axis.numpy(), density.numpy(), COLORS["z"], title)
+    corners = []
+    for (label, (mu, logvar)), style in zip(gaussians.items(), ("-", "--")):
+        sigma = torch.exp(0.5 * logvar)
+        gaussian_ellipse(ax, mu, sigma**2, style=style, label=label)
+        corners += [mu - 2 * sigma, mu + 2 * sigma]
+    # A square window around the ellipses and around what the eye sees of the density.
+    rows, columns = torch.nonzero(density > 0.05 * density.max(), as_tuple=True)
+    seen = torch.stack([axis[columns], axis[rows]], 1)
+    points = torch.cat([torch.stack(corners), seen])
+    centre = (points.amax(0) + points.amin(0)) / 2
+    reach = 0.6 * (points.amax(0) - points.amin(0)).max()
+    ax.set(xlim=(centre[0] - reach, centre[0] + reach), ylim=(centre[1] - reach, centre[1] + reach))
 
 
 # ---------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from course_utils.evaluation import (
     MAX_ENUMERATION,
     ComparisonTable,
     DigitClassifier,
+    best_diagonal_gaussian,
     enumerate_images,
     grid_posterior,
     label_fidelity,
@@ -235,6 +236,19 @@ def test_grid_posterior_of_a_linear_gaussian_model():
     assert density.sum().item() * cell == pytest.approx(1, abs=1e-4)
     assert (density.sum(0) * axis).sum().item() * cell == pytest.approx(0.8, abs=1e-3)
     assert (density.sum(1) * axis).sum().item() * cell == pytest.approx(-0.4, abs=1e-3)
+
+
+def test_best_diagonal_gaussian_of_an_oblique_posterior():
+    """Of a Gaussian of precision P it keeps the diagonal of P; it misses −½ log(1 − ρ²) nat."""
+    precision = torch.tensor([[6.0, 5.0], [5.0, 6.0]])
+    posterior = torch.distributions.MultivariateNormal(torch.tensor([0.5, -0.3]), None, precision)
+    axis = torch.linspace(-4, 4, 161)
+    z2, z1 = torch.meshgrid(axis, axis, indexing="ij")
+    density = posterior.log_prob(torch.stack([z1, z2], -1)).exp().double()
+    mu, logvar, gap = best_diagonal_gaussian(axis, density)
+    torch.testing.assert_close(mu, torch.tensor([0.5, -0.3]), rtol=0, atol=0.01)
+    torch.testing.assert_close(logvar.exp(), torch.tensor([1 / 6, 1 / 6]), rtol=0.02, atol=0)
+    assert gap == pytest.approx(-0.5 * math.log(1 - (5 / 6) ** 2), abs=0.005)
 
 
 def test_grid_options():

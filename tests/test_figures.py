@@ -169,23 +169,47 @@ def test_gaussian_ellipse_is_at_two_standard_deviations():
     (ellipse,) = ax.patches
     assert tuple(ellipse.center) == (1, 2)
     assert (ellipse.width, ellipse.height) == pytest.approx((2, 8))
-    assert (to_hex(ellipse.get_edgecolor()).upper(), ellipse.get_label()) == (COLORS["z"], "q")
+    assert (to_hex(ellipse.get_edgecolor()), ellipse.get_label()) == (COLORS["truth"], "q")
 
 
 def test_posterior_panel_frames_the_posterior():
-    """An exact posterior of mean (1, −0.5) and deviations (0.3, 0.2): five of the larger around."""
+    """The square window holds the posterior and an ellipse that misses it."""
     axis = torch.linspace(-4, 4, 161)
     z2, z1 = torch.meshgrid(axis, axis, indexing="ij")
     density = torch.exp(-0.5 * (((z1 - 1) / 0.3) ** 2 + ((z2 + 0.5) / 0.2) ** 2))
     _, ax = plt.subplots()
-    mu, logvar = torch.tensor([1.0, -0.5]), torch.tensor([0.09, 0.04]).log()
-    figures.posterior_panel(ax, axis, density, mu, logvar, "un chiffre")
+    logvar = torch.tensor([0.09, 0.04]).log()
+    right, astray = torch.tensor([1.0, -0.5]), torch.tensor([-1.0, -0.5])
+    gaussians = {"juste": (right, logvar), "à côté": (astray, logvar)}
+    figures.posterior_panel(ax, axis, density, gaussians, "un chiffre")
     render()
-    assert ax.get_xlim() == pytest.approx((-0.5, 2.5), abs=0.01)
-    assert ax.get_ylim() == pytest.approx((-2.0, 1.0), abs=0.01)
     assert ax.get_title() == "un chiffre" and ax.collections
-    (ellipse,) = [patch for patch in ax.patches if isinstance(patch, Ellipse)]
-    assert (ellipse.width, ellipse.height) == pytest.approx((1.2, 0.8), rel=1e-4)
+    ellipses = [patch for patch in ax.patches if isinstance(patch, Ellipse)]
+    assert [ellipse.get_label() for ellipse in ellipses] == ["juste", "à côté"]
+    assert [ellipse.get_linestyle() for ellipse in ellipses] == ["-", "--"]
+    for ellipse in ellipses:
+        assert (ellipse.width, ellipse.height) == pytest.approx((1.2, 0.8), rel=1e-4)
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    assert left < -1.6 and right > 1.6  # both ellipses, at two deviations
+    assert right - left == pytest.approx(top - bottom)
+
+
+def test_density_map_goes_from_white_to_its_colour():
+    axis = torch.linspace(-1, 1, 21)
+    density = torch.exp(-(axis[:, None] ** 2) - axis**2).numpy()
+    _, ax = plt.subplots()
+    figures.density_map(ax, axis.numpy(), density, COLORS["prior"], "p(z)")
+    assert ax.get_title() == "p(z)" and ax.title.get_color() == COLORS["prior"]
+    (contours,) = ax.collections
+    colors = [to_hex(color) for color in contours.get_facecolor()]
+    assert colors[0] > "#f00000" and colors[-1] < "#a00000"
+
+
+def test_row_labels_stand_beside_their_rows():
+    _, ax = plt.subplots()
+    figures.show_images(torch.zeros(6, 1, 8, 8), columns=3, row_labels=("haut", "bas"), ax=ax)
+    assert [text.get_text() for text in ax.texts] == ["haut", "bas"]
+    assert [text.get_position()[1] for text in ax.texts] == [5, 15]
 
 
 # ---- diagrams ---------------------------------------------------------------------------------

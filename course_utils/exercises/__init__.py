@@ -26,7 +26,7 @@ class Wrong(Exception):
 
 
 class Missing(Exception):
-    """The answer is still empty: it returned None or `...`."""
+    """The answer is still empty: it returned `...`."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,19 @@ def verify(key, answer=None):
     else:
         print(f"✔ {key} : {praise}")
         return answer
-    print(f"  Indice : {exercise.hints[0]}")
+    shown = max(_hints_shown.get(key, 0), 1)  # the last hint seen, or the first one
+    _hints_shown[key] = shown
+    print(f"  Indice : {exercise.hints[shown - 1]}")
     return exercise.reference
 
 
 def hint(key):
     """Print the next hint of an exercise: one more at each call."""
     hints = _get(key).hints
-    shown = min(_hints_shown.get(key, 0), len(hints) - 1)
-    _hints_shown[key] = shown + 1
-    print(f"Indice {shown + 1}/{len(hints)} : {hints[shown]}")
-    if shown + 1 == len(hints):
+    shown = min(_hints_shown.get(key, 0) + 1, len(hints))
+    _hints_shown[key] = shown
+    print(f"Indice {shown}/{len(hints)} : {hints[shown - 1]}")
+    if shown == len(hints):
         print(f'C\'était le dernier. Ensuite : solution("{key}")')
 
 
@@ -111,7 +113,8 @@ def stub_source(key):
 
 
 def _to_do(exercise):
-    print(f'… {exercise.key} : à compléter (une piste : hint("{exercise.key}")).')
+    verb = "compléter" if "return ..." in inspect.getsource(exercise.stub) else "réparer"
+    print(f'… {exercise.key} : à {verb} (une piste : hint("{exercise.key}")).')
     return exercise.reference
 
 
@@ -123,8 +126,10 @@ def _guarded(answer):
             result = answer(*args)
         except NotImplementedError:
             raise Missing from None
-        if result is None or result is ...:
+        if result is ...:
             raise Missing
+        if result is None:
+            raise Wrong("votre fonction ne renvoie rien : avez-vous oublié `return` ?")
         return result
 
     return call

@@ -76,7 +76,13 @@ def _as_tensor(value, shape, what):
     except (TypeError, ValueError, RuntimeError):
         raise Wrong(f"on attend {what}, pas un objet de type {type(value).__name__}.") from None
     if tuple(value.shape) != tuple(shape):
-        raise Wrong(f"on attend {what}, de forme {tuple(shape)} ; reçu : {tuple(value.shape)}.")
+        advice = {
+            True: " Il reste une dimension à sommer.",
+            False: " Gardez une valeur par image.",
+        }[value.dim() > len(shape)]
+        raise Wrong(
+            f"on attend {what}, de forme {tuple(shape)} ; reçu : {tuple(value.shape)}." + advice
+        )
     return value
 
 
@@ -120,8 +126,12 @@ def _small_digits():
     return load("digits", size=14, levels=2, copies=0)
 
 
-def kl_after_training(vae_loss, steps=400):
-    """Train a small VAE on 14×14 digits with the cost `vae_loss`; mean KL on its test set, nats."""
+def train_small_vae(vae_loss, steps=400):
+    """Train a small VAE on 14×14 digits with the cost `vae_loss`.
+
+    Returns:
+        the model, images of the test set, and the mean KL of their codes, in nats.
+    """
     data = _small_digits()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -135,8 +145,9 @@ def kl_after_training(vae_loss, steps=400):
         # `fit` trains anything with a `loss`: here, the student's cost on a library VAE.
         model.loss = loss
         fit(model, data, steps=steps, lr=5e-3, device="cpu", progress=False, patience=None)
-        with torch.no_grad():
-            return kl_to_standard_normal(*model.encode(data.test.images)).mean().item()
+    with torch.no_grad():
+        kl = kl_to_standard_normal(*model.encode(data.test.images)).mean().item()
+    return model, data.test.images, kl
 
 
 def check_vae_loss(vae_loss):
@@ -148,18 +159,23 @@ def check_vae_loss(vae_loss):
     inputs = [tensor.clone() for tensor in (logits, x, mu, logvar)]
     got = _as_tensor(vae_loss(*inputs), (), "un seul nombre pour le lot").item()
     if abs(got - expected) <= 1e-4 * abs(expected):
-        nats = kl_after_training(vae_loss)
+        _, _, nats = train_small_vae(vae_loss)
         if not nats > 5:
             raise Wrong(f"après 400 pas, KL = {nats:.2f} nats : le code z est ignoré.")
         return "le modèle entraîné avec votre coût dépense plus de 5 nats de KL : il se sert de z."
-    if abs(got - 3 * expected) <= 1e-4 * abs(expected):
-        raise Wrong(
-            f"sur un lot de 3 images, votre coût vaut {got:.4g}, trois fois {expected:.4g} : "
-            "sommez sur les pixels et les dimensions, mais prenez la moyenne sur les images."
-        )
+    kl = References.kl(mu, logvar).mean().item()
+    reconstruction = expected - kl
+    slips = {
+        3 * expected: "vous avez sommé sur les 3 images : prenez-en la moyenne.",
+        3 * reconstruction + kl: "la reconstruction est sommée sur les 3 images : divisez par la "
+        "taille du lot.",
+        reconstruction / 8 + kl: "la reconstruction est une moyenne sur les 8 pixels.",
+        expected / 8: "vous avez tout divisé par le nombre de pixels.",
+    }
+    reason = next((text for value, text in slips.items() if abs(got - value) < 1e-4), "")
     raise Wrong(
         f"sur un lot de 3 images de 8 pixels, on attend {expected:.4g} nats par image ; "
-        f"vous obtenez {got:.4g}."
+        f"vous obtenez {got:.4g}. {reason}".rstrip()
     )
 
 
@@ -187,8 +203,17 @@ def check_laplace_elbo(laplace_elbo):
         got = _as_tensor(got, (4,), "un nombre par image")
         expected = References.laplace_elbo(x, x_hat, b, mu, logvar)
 
+        constant = 5 * math.log(2 * b)
+        if abs(constant) > 1e-9 and torch.allclose(got, expected + constant):
+            raise Wrong(
+                f"avec b = {b} et 5 pixels, chaque valeur a {constant:+.3g} nats d'écart, soit "
+                "5 log(2b) : la constante de la loi de Laplace manque."
+            )
+
         def describe(i, b=b):
-            return f"b = {b}, x = {_numbers(x[i])}, x_hat = {_numbers(x_hat[i])}"
+            kl = References.kl(mu, logvar)[i]
+            numbers = f"x = {_numbers(x[i])}, x_hat = {_numbers(x_hat[i])}"
+            return f"b = {b}, {numbers} et KL = {kl:.4g}"
 
         _compare(got, expected, 1e-6, describe)
     gap = _smallest_gap(laplace_elbo)
@@ -233,8 +258,8 @@ Exercise(
     References.vae_loss,
     check_vae_loss,
     (
-        "Quelle est la réduction par défaut de binary_cross_entropy_with_logits ? Et celle de la "
-        "KL, sur les dimensions de z ?",
+        "La KL est juste. Que fait binary_cross_entropy_with_logits des pixels, si on ne lui dit "
+        "rien ?",
         'log p(x|z) d\'une image est la somme sur ses pixels : reduction="none", puis '
         ".flatten(1).sum(dim=1), puis la moyenne sur les images du lot.",
     ),
