@@ -188,9 +188,9 @@ def posterior_panel(ax, axis, density, gaussians, title=""):
     rows, columns = torch.nonzero(density > 0.05 * density.max(), as_tuple=True)
     seen = torch.stack([axis[columns], axis[rows]], 1)
     points = torch.cat([torch.stack(corners), seen])
-    centre = (points.amax(0) + points.amin(0)) / 2
-    reach = 0.6 * (points.amax(0) - points.amin(0)).max()
-    ax.set(xlim=(centre[0] - reach, centre[0] + reach), ylim=(centre[1] - reach, centre[1] + reach))
+    x, y = ((points.amax(0) + points.amin(0)) / 2).tolist()
+    reach = 0.6 * (points.amax(0) - points.amin(0)).max().item()
+    ax.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
 
 
 # ---------------------------------------------------------------------------------------------
