@@ -8,7 +8,6 @@ ROOT = Path(__file__).parent
 # The committed outputs are those of the embedded digits on one thread.
 os.environ["COURSE_THREADS"] = "1"
 os.environ.setdefault("COURSE_DATASET", "digits")
-os.environ.setdefault("MPLBACKEND", "Agg")  # the kernels' inline backend overrides it
 
 
 def pytest_configure(config):

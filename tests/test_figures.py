@@ -1,6 +1,5 @@
 """Every drawing runs without a screen; the image grid is checked pixel by pixel."""
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -12,15 +11,8 @@ from course_utils import figures
 from course_utils.figures import COLORS, image_grid
 from course_utils.training import History
 
+pytestmark = pytest.mark.usefixtures("no_screen")
 OKABE_ITO = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442"}
-
-
-@pytest.fixture(autouse=True)
-def no_screen():
-    matplotlib.use("Agg")
-    plt.close("all")
-    yield
-    plt.close("all")
 
 
 def render():
