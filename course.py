@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
 import venv
 from pathlib import Path
@@ -74,7 +75,7 @@ def install():
     if STAMP.exists() and STAMP.read_text() == wanted and PYTHON.exists():
         return
     print("Installing the course in .venv/ (PyTorch is large: count several minutes) …", flush=True)
-    if not PYTHON.exists():
+    if not (PYTHON.exists() and list(VENV.glob("**/site-packages/pip"))):
         try:
             import ensurepip  # noqa: F401
         except ImportError:  # Debian without its package python3-venv
@@ -93,11 +94,16 @@ def install():
 
 def fetch_pip():
     """Put pip into the environment from its own wheel on PyPI, checked against its SHA-256."""
-    with urllib.request.urlopen("https://pypi.org/pypi/pip/json") as answer:
-        files = json.load(answer)["urls"]
-    wheel = next(file for file in files if file["packagetype"] == "bdist_wheel")
-    with urllib.request.urlopen(wheel["url"]) as answer:
-        content = answer.read()
+    index = "https://pypi.org/pypi/pip/json"
+    try:
+        with urllib.request.urlopen(index) as answer:
+            files = json.load(answer)["urls"]
+        wheel = next(file for file in files if file["packagetype"] == "bdist_wheel")
+        # a mirror may give an address relative to its index
+        with urllib.request.urlopen(urllib.parse.urljoin(index, wheel["url"])) as answer:
+            content = answer.read()
+    except OSError as error:
+        sys.exit(f"pip could not be fetched from PyPI ({error}): check the network and try again.")
     if hashlib.sha256(content).hexdigest() != wheel["digests"]["sha256"]:
         sys.exit("The download of pip is damaged: run the same command again.")
     path = VENV / wheel["filename"]
