@@ -49,6 +49,7 @@ def fit(
     lr=2e-3,
     weight_decay=0.0,
     val_every=None,
+    val_size=2000,
     patience=10,
     seed=0,
     device=None,
@@ -71,6 +72,8 @@ def fit(
         lr: highest learning rate.
         weight_decay: of AdamW; 0 is Adam.
         val_every: steps between two validations (a 25th of the training by default).
+        val_size: validate on the first `val_size` images of `data.val`: enough to choose the best
+            weights, and quick on large data sets.
         patience: stop after this many validations without progress (at least 1); `None` never
             stops.
         seed: of the batches and of the model's own noise.
@@ -88,7 +91,12 @@ def fit(
         FloatingPointError: the loss is no longer finite; the model has its best weights back.
     """
     val_every = max(1, steps // 25) if val_every is None else val_every
-    for name, value in (("steps", steps), ("batch_size", batch_size), ("val_every", val_every)):
+    for name, value in (
+        ("steps", steps),
+        ("batch_size", batch_size),
+        ("val_every", val_every),
+        ("val_size", val_size),
+    ):
         if value < 1:
             raise ValueError(f"{name}={value}: expected at least 1")
     if patience is not None and patience < 1:
@@ -106,7 +114,9 @@ def fit(
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps + 1)
     recipe = {"steps": steps, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
-    recipe |= {"val_every": val_every, "seed": seed, "conditional": conditional}
+    recipe |= {"val_every": val_every, "val_size": val_size, "seed": seed}
+    recipe |= {"conditional": conditional}
+    val_images, val_labels = data.val.images[:val_size], data.val.labels[:val_size]
 
     def loss_of(images, labels):
         images = images.to(device, non_blocking=True)
@@ -119,10 +129,10 @@ def fit(
         with torch.random.fork_rng(devices=_cuda_devices(device)):
             torch.manual_seed(seed)
             total = 0.0
-            for images, labels in zip(data.val.images.split(500), data.val.labels.split(500)):
+            for images, labels in zip(val_images.split(500), val_labels.split(500)):
                 total += loss_of(images, labels).item() * len(images)
         model.train()
-        return total / len(data.val.images)
+        return total / len(val_images)
 
     state = {"step": 0, "best": _copy_weights(model), "history": History()}
     history = state["history"]

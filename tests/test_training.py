@@ -109,6 +109,15 @@ def test_val_every_defaults_to_a_25th_and_the_last_step_is_always_validated(data
     assert run(Mean(), data, steps=13, val_every=5).steps == [0, 5, 10, 13]
 
 
+def test_validation_looks_at_the_first_images_only_when_told(data):
+    """The best mean of the first 10 validation images is 5, of all of them 1."""
+    data.val.images[:10] = 5.0
+    few = run(Mean(), data, steps=4, lr=1e-12, val_size=10).val
+    every = run(Mean(), data, steps=4, lr=1e-12).val
+    assert few[0] == pytest.approx(25.0)
+    assert every[0] == pytest.approx((data.val.images**2).mean().item())
+
+
 def test_train_curve_is_the_mean_since_the_last_validation(data):
     """With a learning rate of almost zero, the four batches of an epoch average to the data."""
     history = run(Mean(), data, steps=4, batch_size=50, val_every=4, lr=1e-12)
