@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Open the course, or test it, on a machine with Python ≥ 3.10 and nothing else.
+"""Open the course, or test it, on a machine with Python 3.10 or newer and nothing else.
 
     python3 course.py                      open the course in JupyterLab
     python3 course.py 01_vae_recap         open that notebook
@@ -34,16 +34,24 @@ def main(arguments):
     if arguments[:1] in (["-h"], ["--help"], ["help"]):
         print(__doc__)
         return 0
+    # Threads that wait sleep instead of spinning: two notebooks at once do not starve each other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     install()
     if arguments[:1] == ["test"]:
-        return run("pytest", *arguments[1:])
+        return run("-m", "pytest", *arguments[1:])
     if arguments[:1] == ["refresh"]:
         return refresh(arguments[1:])
     return open_lab(arguments)
 
 
-def run(module, *arguments):
-    return subprocess.call([PYTHON, "-m", module, *arguments], cwd=ROOT)
+def run(*arguments):
+    """Run the environment's Python; Ctrl-C is for it to handle, and we wait until it has."""
+    with subprocess.Popen([PYTHON, *arguments], cwd=ROOT) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                pass
 
 
 def notebook_path(name):
@@ -59,7 +67,7 @@ def open_lab(arguments):
     if arguments and not arguments[0].startswith("-"):
         name, *arguments = arguments
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    return run("jupyterlab", str(notebook_path(name)), *as_root, *arguments)
+    return run("-m", "jupyterlab", str(notebook_path(name)), *as_root, *arguments)
 
 
 def refresh(names):
@@ -67,11 +75,13 @@ def refresh(names):
     if not names:
         sys.exit("Which notebook? For instance: python3 course.py refresh 01_vae_recap")
     paths = [notebook_path(name) for name in names]
-    return subprocess.call([PYTHON, ROOT / ".ci" / "refresh.py", *paths], cwd=ROOT)
+    return run(ROOT / ".ci" / "refresh.py", *paths)
 
 
 def install():
-    wanted = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
+    # The folder's own place counts: the editable package is found by its path.
+    asked = b"".join([str(ROOT).encode(), *(path.read_bytes() for path in SOURCES)])
+    wanted = hashlib.sha256(asked).hexdigest()
     if STAMP.exists() and STAMP.read_text() == wanted and PYTHON.exists():
         return
     print("Installing the course in .venv/ (PyTorch is large: count several minutes) …", flush=True)
@@ -83,11 +93,12 @@ def install():
             fetch_pip()
         else:
             venv.create(VENV, with_pip=True, clear=True)
-    status = run("pip", "install", "--disable-pip-version-check", "-r", str(SOURCES[0]))
+    status = run("-m", "pip", "install", "--disable-pip-version-check", "-r", str(SOURCES[0]))
     if status:
         sys.exit(
             "The installation stopped (see above). Check the network and the free disk space "
-            "(about 7 GB), then run the same command again: what is already there is kept."
+            "(about 7 GB), and that PyTorch exists for this Python and this processor "
+            "(https://pytorch.org/get-started). Then run the same command again."
         )
     STAMP.write_text(wanted)
 
@@ -96,13 +107,13 @@ def fetch_pip():
     """Put pip into the environment from its own wheel on PyPI, checked against its SHA-256."""
     index = "https://pypi.org/pypi/pip/json"
     try:
-        with urllib.request.urlopen(index) as answer:
+        with urllib.request.urlopen(index, timeout=60) as answer:
             files = json.load(answer)["urls"]
         wheel = next(file for file in files if file["packagetype"] == "bdist_wheel")
-        # a mirror may give an address relative to its index
-        with urllib.request.urlopen(urllib.parse.urljoin(index, wheel["url"])) as answer:
+        address = urllib.parse.urljoin(index, wheel["url"])  # a mirror's may be relative
+        with urllib.request.urlopen(address, timeout=60) as answer:
             content = answer.read()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"pip could not be fetched from PyPI ({error}): check the network and try again.")
     if hashlib.sha256(content).hexdigest() != wheel["digests"]["sha256"]:
         sys.exit("The download of pip is damaged: run the same command again.")

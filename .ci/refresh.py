@@ -11,7 +11,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-os.environ["COURSE_THREADS"] = "1"  # the numbers of the course are those of one thread
+# The numbers of the course are those of the embedded digits on one thread.
+os.environ |= {"COURSE_THREADS": "1", "COURSE_DATASET": "digits"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 

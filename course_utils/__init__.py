@@ -2,18 +2,7 @@
 
 import os
 
-# Thread policy. The course's networks are small: a second thread gains little, and two notebooks
-# that both want all the cores slow each other down several times (tests/benchmarks/threads.py
-# measures it). So: one thread, unless COURSE_THREADS says otherwise, and waiting threads that
-# sleep instead of spinning, which must be set before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-_threads = os.environ.get("COURSE_THREADS") or "1"
-if not _threads.isdigit() or int(_threads) < 1:
-    raise ValueError(f"COURSE_THREADS={_threads!r}: expected a number of threads, 1 or more")
-
 import torch
-
-torch.set_num_threads(int(_threads))
 
 from .data import load
 from .training import fit
@@ -21,3 +10,11 @@ from .vae import VAE
 
 __all__ = ["VAE", "fit", "load"]
 __version__ = "0.1.0"
+
+# Thread policy. The course's networks are small: a second thread gains little, and two notebooks
+# that both want all the cores slow each other down several times (tests/benchmarks/threads.py
+# measures it). So: one thread, unless COURSE_THREADS says otherwise.
+_threads = os.environ.get("COURSE_THREADS") or "1"
+if not _threads.isdigit() or int(_threads) < 1:
+    raise ValueError(f"COURSE_THREADS={_threads!r}: expected a number of threads, 1 or more")
+torch.set_num_threads(int(_threads))

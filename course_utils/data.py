@@ -70,8 +70,9 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
             `COURSE_DATASET`, else `"digits"`.
         size: height and width in pixels: 8, 14 or 28.
         levels: number of values a pixel can take, 2 to 256. With 2 levels, `digits` is
-            thresholded at one half; `mnist` and `fashion_mnist` are binarised by one fixed
-            Bernoulli draw whose probabilities are the grey levels (kind « S » of the literature).
+            thresholded at one half; `mnist` and `fashion_mnist`, unless in colour, are binarised
+            by one fixed Bernoulli draw of probability the grey level (kind « S » of the
+            literature).
         color: paint each digit with a random colour on a random background: `(N, 3, H, W)`.
         copies: for `digits` enlarged to 14 or 28 pixels, how many randomly deformed copies of
             each image the training set holds (10 by default). The validation and test images
@@ -95,8 +96,7 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
         )
     if size not in SIZES:
         raise ValueError(f"size={size!r}: expected one of {SIZES} (pixels)")
-    if isinstance(levels, bool) or not isinstance(levels, int) or not 2 <= levels <= 256:
-        raise ValueError(f"levels={levels!r}: expected an integer from 2 to 256")
+    check_levels(levels)
     if copies is not None and (
         isinstance(copies, bool) or not isinstance(copies, int) or copies < 0
     ):
@@ -127,12 +127,19 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
 
 def quantize(grey, levels):
     """Round intensities of [0, 1] to integers {0, …, levels − 1} (uint8), of any shape."""
+    check_levels(levels)
     if not grey.is_floating_point() or not (grey.min() >= 0 and grey.max() <= 1):
         raise ValueError(
             f"expected floating-point intensities in [0, 1], got {grey.dtype} in "
             f"[{grey.min():.3g}, {grey.max():.3g}]; divide integers by their maximum first"
         )
     return (grey * (levels - 1)).round().to(torch.uint8)
+
+
+def check_levels(levels):
+    """Raise unless `levels` is an integer from 2 to 256: a pixel is stored in one byte."""
+    if isinstance(levels, bool) or not isinstance(levels, int) or not 2 <= levels <= 256:
+        raise ValueError(f"levels={levels!r}: expected an integer from 2 to 256")
 
 
 def check_images(x, shape, levels):
@@ -363,7 +370,8 @@ def _download(dataset_class, raw):
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise ConnectionError(
             f"{name} could not be downloaded to {raw} ({error}). Nothing was left half-written. "
-            "Connect to the network and try again, or put its four .gz archives into that folder, "
+            "Check the network, and that this folder can be written, then try again; or put its "
+            "four .gz archives there; "
             'or use the embedded images: load("digits"), COURSE_DATASET=digits'
         ) from error
     finally:

@@ -65,6 +65,7 @@ class LivePicture(widgets.VBox):
 
     def __init__(self, draw, controls, *, caption, on_pointer=None):
         self.draw, self.controls, self.on_pointer = draw, controls, on_pointer
+        self._quiet = False  # True while `set` moves several controls
         self._start = {name: control.value for name, control in controls.items()}
         first = draw(**self._start)
         self.picture = widgets.Image(
@@ -102,8 +103,6 @@ class LivePicture(widgets.VBox):
         finally:
             self._quiet = False
         self._redraw()
-
-    _quiet = False
 
     def _redraw(self, _change=None):
         if not self._quiet:
@@ -177,7 +176,8 @@ def latent_explorer(model, codes, labels, *, half_width=4.0):
     @torch.no_grad()
     def draw(z1, z2):
         point = torch.tensor([[z1, z2]])
-        images = model.decode(torch.cat([point, point + offsets]))
+        device = next(model.parameters()).device
+        images = model.decode(torch.cat([point, point + offsets]).to(device))
         picture = canvas.copy()
         digit = figures.image_grid(images[:1], gap=0)
         near = figures.image_grid(images[1:], columns=3, gap=1)

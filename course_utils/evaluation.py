@@ -42,7 +42,7 @@ class ComparisonTable:
 
         `bound` marks a lower bound on log p(x) (its negative is then shown with a « ≤ »).
         """
-        log_prob = torch.as_tensor(log_prob).detach()
+        log_prob = torch.as_tensor(log_prob).detach().cpu()
         if log_prob.dim() != 1 or len(log_prob) == 0 or not log_prob.is_floating_point():
             raise ValueError(
                 f"expected the log-likelihood of each image, (B,), got {tuple(log_prob.shape)} "
@@ -73,7 +73,10 @@ class ComparisonTable:
 
     def _repr_html_(self):
         header, *rows = self._cells()
-        line = lambda cells, tag: "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells)  # noqa: E731
+
+        def line(cells, tag):
+            return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+
         body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
         return f"<table><thead><tr>{line(header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -118,7 +121,7 @@ class DigitClassifier(nn.Module):
             intensity = F.interpolate(intensity, (28, 28), mode="bilinear", antialias=True)
         return self.net(intensity)
 
-    def loss(self, x, y):
+    def loss(self, x, y=None):
         """Cross-entropy in nats per image, on greys {0, …, 255} randomly binarised or shrunk."""
         intensity = x.float() / 255
         if self.training:
@@ -156,7 +159,8 @@ def train_classifier(*, steps=6000, seed=0, mnist=True, progress=True):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = DigitClassifier()
-    fit(model, both, conditional=True, steps=steps, seed=seed, patience=None, progress=progress)
+    options = {"val_size": len(both.val), "patience": None, "progress": progress}
+    fit(model, both, conditional=True, steps=steps, seed=seed, **options)
     accuracy = {}
     for source in sources:
         label, _ = model.read(source.test.images.float() / 255)
@@ -249,18 +253,18 @@ def grid_posterior(model, x, *, half_width=4.0, resolution=161):
         raise ValueError(f"the grid needs 2 latent dimensions, the model has {model.z_dim}")
     if tuple(x.shape) != model.shape:
         raise ValueError(f"expected one image {model.shape}, got {tuple(x.shape)}")
-    axis = torch.linspace(-half_width, half_width, resolution)
+    axis = torch.linspace(-half_width, half_width, resolution, device=x.device)
     z2, z1 = torch.meshgrid(axis, axis, indexing="ij")
     z = torch.stack([z1.flatten(), z2.flatten()], 1)  # (R², 2)
     log_likelihood = torch.cat(
         [model.log_likelihood(x.expand(len(part), *x.shape), part) for part in z.split(4096)]
     )
     log_prior = -0.5 * (z**2).sum(1) - math.log(2 * math.pi)
-    log_joint = (log_likelihood + log_prior).double()
+    log_joint = (log_likelihood + log_prior).cpu().double()
     log_cell = 2 * math.log(2 * half_width / (resolution - 1))
     log_evidence = torch.logsumexp(log_joint, 0) + log_cell
     density = torch.exp(log_joint - log_evidence).view(resolution, resolution)
-    return axis, density, log_evidence.item()
+    return axis.cpu(), density, log_evidence.item()
 
 
 def best_diagonal_gaussian(axis, density, *, steps=300):
@@ -275,6 +279,7 @@ def best_diagonal_gaussian(axis, density, *, steps=300):
     Returns:
         mu `(2,)`, logvar `(2,)`, and the remaining divergence in nats, a float.
     """
+    density = density.double()  # 1e-300 below is zero in float32
     weights = density / density.sum()
     log_posterior = density.clamp(min=1e-300).log()
     z2, z1 = torch.meshgrid(axis.double(), axis.double(), indexing="ij")

@@ -21,7 +21,12 @@ COLORS = {
     "prior": "#7F7F7F",  # p(z)
     "truth": "#222222",  # exact values
 }
-MODEL_COLORS = ("#222222", "#56B4E9", "#E69F00", "#999999")  # models compared: no concept's colour
+MODEL_COLORS = (
+    "#222222",
+    "#56B4E9",
+    "#E69F00",
+    "#999999",
+)  # models compared: none is a concept of the lecture
 CLASS_COLORS = plt.get_cmap("tab10").colors  # the ten digits
 
 plt.rcParams.update(
@@ -49,7 +54,10 @@ plt.rcParams.update(
 # ---------------------------------------------------------------------------------------------
 
 
-def image_grid(images, *, columns=None, levels=None, gap=2):
+GAP = 2  # pixels between two images of a grid
+
+
+def image_grid(images, *, columns=None, levels=None, gap=GAP):
     """Lay images out on one page, dark ink on white paper.
 
     Args:
@@ -94,7 +102,7 @@ def show_images(
     ax.imshow(page, interpolation="nearest")
     ax.set_title(title, color=color)
     ax.axis("off")
-    height = images.shape[-2] + 2
+    height = images.shape[-2] + GAP
     for row, label in enumerate(row_labels):
         ax.text(-6, (row + 0.5) * height, label, ha="right", va="center", color=color)
 
@@ -158,7 +166,9 @@ def latent_map(codes, labels, title="Espace latent", *, ax=None, half_width=4.0)
 def density_map(ax, axis, density, color, title=""):
     """Density `(R, R)` over the square `axis` × `axis`: from white to the colour of its concept."""
     tint = LinearSegmentedColormap.from_list("tint", ["white", color])
-    ax.contourf(axis, axis, density, levels=np.linspace(0, density.max(), 15), cmap=tint)
+    half = (axis[1] - axis[0]) / 2  # each value is the centre of its cell
+    edges = [float(axis[0] - half), float(axis[-1] + half)]
+    ax.imshow(density, cmap=tint, vmin=0, origin="lower", extent=edges * 2, interpolation="bicubic")
     ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     ax.set_title(title, color=color)
     ax.grid(False)

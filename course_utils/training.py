@@ -4,6 +4,7 @@
 weights that do best on the validation set, whatever happens afterwards.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -79,8 +80,8 @@ def fit(
         seed: of the batches and of the model's own noise.
         device: where to train (chosen automatically); the model goes back where it was.
         checkpoint: file (`….safetensors`) rewritten atomically at each validation.
-        resume: go on from `checkpoint` if that file exists; the result is bit for bit that of a
-            training that was never cut.
+        resume: go on from `checkpoint` if that file exists; on a CPU, the result is bit for bit
+            that of a training that was never cut.
         progress: show a progress bar with the current losses.
 
     Returns:
@@ -126,8 +127,7 @@ def fit(
     def validate():
         """Validation loss, with the same noise at every call: two values can be compared."""
         model.eval()
-        with torch.random.fork_rng(devices=_cuda_devices(device)):
-            torch.manual_seed(seed)
+        with _own_random_stream(device, seed):
             total = 0.0
             for images, labels in zip(val_images.split(500), val_labels.split(500)):
                 total += loss_of(images, labels).item() * len(images)
@@ -149,8 +149,7 @@ def fit(
     batches = _Batches(len(data.train.images), batch_size, seed)
     running, started = [], time.perf_counter()
     bar = tqdm(total=steps, unit="pas", disable=not progress)
-    with torch.random.fork_rng(devices=_cuda_devices(device)):
-        torch.manual_seed(seed)
+    with _own_random_stream(device, seed):
         try:
             if resume and Path(checkpoint).exists():
                 _load_training(checkpoint, recipe, model, optimizer, scheduler, state)
@@ -229,8 +228,17 @@ def _validations_since_best(history):
     return sum(step > history.best_step for step in history.steps)
 
 
-def _cuda_devices(device):
-    return [device] if device.type == "cuda" else []
+@contextlib.contextmanager
+def _own_random_stream(device, seed):
+    """Inside, the noise starts at `seed`; outside, the global stream goes on as if nothing was."""
+    mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            if mps_state is not None:
+                torch.mps.set_rng_state(mps_state)
 
 
 def _copy_weights(model):
@@ -303,7 +311,8 @@ def _read(path):
         raise FileNotFoundError(f"no weights at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            # clones: the tensors of the file stay mapped to it, and it will be rewritten
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
             return tensors, json.loads((file.metadata() or {}).get("json", "{}"))
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it and train again") from error
@@ -349,8 +358,8 @@ def _load_training(path, recipe, model, optimizer, scheduler, state):
     optimizer.load_state_dict({"state": moments, "param_groups": metadata["param_groups"]})
     scheduler.load_state_dict(metadata["scheduler"])
     torch.set_rng_state(parts["random"]["cpu"])
-    if "cuda" in parts["random"]:
-        torch.cuda.set_rng_state(parts["random"]["cuda"], next(model.parameters()).device)
     device = next(model.parameters()).device
+    if device.type == "cuda" and "cuda" in parts["random"]:
+        torch.cuda.set_rng_state(parts["random"]["cuda"], device)
     state["best"] = {name: value.to(device) for name, value in parts["best"].items()}
     state["step"], state["history"] = metadata["step"], History(**metadata["history"])

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from . import likelihoods
-from .data import check_images, quantize
+from .data import check_images, check_levels, quantize
 
 LOGVAR_BOUND = 10.0  # |log σ²| stays under this: σ between 0.007 and 150
 
@@ -109,6 +109,7 @@ class VAE(nn.Module):
         super().__init__()
         if len(shape) != 3 or min(shape) < 1:
             raise ValueError(f"shape={shape}: expected (channels, height, width)")
+        check_levels(levels)
         if z_dim < 1:
             raise ValueError(f"z_dim={z_dim}: expected at least one latent dimension")
         if beta < 0:

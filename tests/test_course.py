@@ -1,8 +1,12 @@
 """The launcher `course.py`, and the places that promise to use it."""
 
 import importlib.util
+import hashlib
+import io
+import json
 import subprocess
 import sys
+import types
 
 import pytest
 from notebook_files import NOTEBOOKS, ROOT
@@ -30,12 +34,13 @@ def course(tmp_path, monkeypatch):
         folder.mkdir(exist_ok=True)
         python.touch()
 
-    def call(command, **_):
-        course.commands.append([str(part) for part in command[1:]])
+    def run(*arguments):
+        course.commands.append([str(part) for part in arguments])
         return course.status
 
     monkeypatch.setattr(course.venv, "create", create)
-    monkeypatch.setattr(course.subprocess, "call", call)
+    monkeypatch.setattr(course, "run", run)
+    monkeypatch.setitem(sys.modules, "ensurepip", types.ModuleType("ensurepip"))
     return course
 
 
@@ -74,6 +79,52 @@ def test_open_gives_the_notebook_to_jupyterlab(course):
 def test_an_unknown_notebook_names_the_others(course):
     with pytest.raises(SystemExit, match="99_nothing.*00_accueil, 01_vae_recap"):
         course.main(["99_nothing"])
+
+
+def test_a_moved_folder_is_installed_again(course, monkeypatch):
+    course.main(["test"])
+    course.commands.clear()
+    monkeypatch.setattr(course, "ROOT", course.VENV)
+    course.main(["test"])
+    assert course.commands[0][1] == "pip"
+
+
+def serve(course, monkeypatch, digest):
+    """An index whose newest pip is a file of four bytes."""
+    wheel = {"packagetype": "bdist_wheel", "url": "../pip.whl", "filename": "pip.whl"}
+    wheel["digests"] = {"sha256": digest}
+    pages = {"https://pypi.org/pypi/pip/json": json.dumps({"urls": [wheel]}).encode()}
+    pages["https://pypi.org/pypi/pip.whl"] = b"pip!"
+    monkeypatch.setattr(course.urllib.request, "urlopen", lambda url, **_: io.BytesIO(pages[url]))
+
+
+def test_without_ensurepip_pip_comes_from_its_wheel(course, monkeypatch):
+    """Debian without python3-venv; the address in the index is relative, as on mirrors."""
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+    serve(course, monkeypatch, hashlib.sha256(b"pip!").hexdigest())
+    calls = []
+    monkeypatch.setattr(course.subprocess, "check_call", calls.append)
+    course.main(["test"])
+    wheel = course.VENV / "pip.whl"
+    assert calls == [[course.PYTHON, f"{wheel}/pip", "install", "--no-index", str(wheel)]]
+    assert not wheel.exists()
+
+
+def test_a_damaged_pip_is_not_run(course, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+    serve(course, monkeypatch, "0" * 64)
+    with pytest.raises(SystemExit, match="damaged"):
+        course.main(["test"])
+
+
+def test_no_network_for_pip(course, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+    monkeypatch.setattr(course.urllib.request, "urlopen", offline)
+    with pytest.raises(SystemExit, match="no route to host.*check the network"):
+        course.main(["test"])
 
 
 def test_an_old_python_is_told_so(course, monkeypatch):

@@ -14,6 +14,10 @@ from course_utils import exercises
 from course_utils.exercises import Exercise, Wrong, hint, solution, verify
 
 KEYS = sorted(exercises.exercises())
+KL, LOSS, AGGREGATE, LAPLACE = (
+    exercises.exercises()[key].reference
+    for key in ("01.kl", "01.sum_mean", "01.aggregate", "01.laplace")
+)
 
 
 # ---- right answers -----------------------------------------------------------------------------
@@ -70,6 +74,20 @@ def laplace_by_distributions(x, x_hat, b, mu, logvar):
     return log_likelihood - kl_by_distributions(mu, logvar)
 
 
+class KLAsAnObject:
+    def __call__(self, mu, logvar):
+        return KL(mu, logvar)
+
+
+def kl_that_insists_on_float32(mu, logvar):
+    return 0.5 * (mu**2 + logvar.exp() - 1 - logvar) @ torch.ones(mu.shape[1])
+
+
+def laplace_in_place(x, x_hat, b, mu, logvar):
+    kl = 0.5 * (mu.pow_(2) + logvar.exp() - 1 - logvar).sum(1)
+    return -(x.sub_(x_hat).abs_() / b + math.log(2 * b)).sum(1) - kl
+
+
 RIGHT = [
     ("00.bits", lambda nats: math.log2(math.e) * nats),
     ("00.bits", lambda nats: np.float32(nats) / np.log(2)),
@@ -77,6 +95,9 @@ RIGHT = [
     ("01.kl", kl_with_numpy),
     ("01.kl", kl_as_a_list),
     ("01.kl", kl_in_place),
+    ("01.kl", kl_that_insists_on_float32),
+    ("01.kl", KLAsAnObject()),
+    ("01.laplace", laplace_in_place),
     ("01.sum_mean", loss_by_sum_over_batch_size),
     ("01.sum_mean", loss_by_scaled_mean),
     ("01.aggregate", aggregate_by_mean),
@@ -99,11 +120,6 @@ def test_the_reference_is_accepted(key, capsys):
 
 
 # ---- wrong answers -----------------------------------------------------------------------------
-
-KL, LOSS, AGGREGATE, LAPLACE = (
-    exercises.exercises()[key].reference
-    for key in ("01.kl", "01.sum_mean", "01.aggregate", "01.laplace")
-)
 
 
 def mean_loss_with_mean_kl(logits, x, mu, logvar):
@@ -130,14 +146,24 @@ WRONG = [
     ("01.kl", lambda mu, lv: None, "avez-vous oublié `return`"),
     ("01.kl", lambda mu: mu, "TypeError"),
     ("01.kl", lambda mu, lv: 1 / 0, "ZeroDivisionError"),
+    (
+        "01.kl",
+        lambda mu, lv: torch.distributions.Distribution(validate_args=False).sample(),
+        "NotImplementedError",
+    ),
     ("01.sum_mean", mean_loss_with_mean_kl, "une moyenne sur les 8 pixels"),
     ("01.sum_mean", lambda lo, x, mu, lv: len(x) * LOSS(lo, x, mu, lv), "la moyenne"),
     ("01.sum_mean", lambda lo, x, mu, lv: LOSS(lo, x, mu, lv) / 8, "tout divisé"),
+    ("01.sum_mean", lambda *args: LOSS(*args).item(), "dérivable"),
+    ("01.sum_mean", lambda *args: LOSS(*args).repeat(3), "la moyenne sur les images"),
     ("01.sum_mean", loss_with_reduction_sum, "divisez par la taille du lot"),
     ("01.sum_mean", lambda lo, x, mu, lv: KL(mu, lv), "un seul nombre"),
     ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) + math.log(4), "vaut 4.000"),
     ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) - math.log(4), "vaut 0.250"),
     ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv).exp(), "l'intégrale"),
+    # right in one dimension and for four codes only
+    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) + math.log(len(mu) / 4), "3 codes"),
+    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) - math.log(mu.shape[1]), "3 codes"),
     ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu.flip(0), lv), "pour z ="),
     # the constant log 2b forgotten; −log b only; 1/b on the constant; KL added
     ("01.laplace", lambda x, xh, b, mu, lv: -((x - xh).abs() / b).sum(1) - KL(mu, lv), "constante"),

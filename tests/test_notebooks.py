@@ -61,7 +61,7 @@ def test_cells_are_short_and_tags_are_known(path):
 @each_notebook
 def test_demos_are_followed_by_a_test_that_moves_them(path):
     cells = READ[path].cells
-    for cell, following in zip(cells, cells[1:]):
+    for cell, following in zip(cells, [*cells[1:], nbformat.v4.new_code_cell()]):
         if "demo" in cell.metadata.get("tags", []):
             assert "widget-test" in following.metadata.get("tags", [])
 

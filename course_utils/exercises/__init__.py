@@ -124,8 +124,10 @@ def _guarded(answer):
     def call(*args):
         try:
             result = answer(*args)
-        except NotImplementedError:
-            raise Missing from None
+        except NotImplementedError as error:
+            if error.__traceback__.tb_next.tb_next is None:  # raised by the answer itself
+                raise Missing from None
+            raise
         if result is ...:
             raise Missing
         if result is None:

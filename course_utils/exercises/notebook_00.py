@@ -25,7 +25,7 @@ def check_bits(bits):
     for nats in (math.log(2), 1.0, 0.0, 81.3):
         expected, got = References.bits(nats), float(bits(nats))
         if not abs(got - expected) <= 1e-6 * max(1, expected):
-            raise Wrong(f"pour {nats:.4g} nat, on attend {expected:.4g} bit ; reçu : {got:.4g}.")
+            raise Wrong(f"pour {nats:.4g} nat, on attend {expected:.8g} bit ; reçu : {got:.8g}.")
     return "une pièce équilibrée, log 2 nats, vaut bien 1 bit."
 
 
