@@ -370,8 +370,8 @@ def _download(dataset_class, raw):
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise ConnectionError(
             f"{name} could not be downloaded to {raw} ({error}). Nothing was left half-written. "
-            "Check the network, and that this folder can be written, then try again; or put its "
-            "four .gz archives there; "
+            "Check the network, and that this folder can be written, then try again; or put "
+            "its four .gz archives into that folder; "
             'or use the embedded images: load("digits"), COURSE_DATASET=digits'
         ) from error
     finally:
