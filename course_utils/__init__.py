@@ -11,9 +11,9 @@ from .vae import VAE
 __all__ = ["VAE", "fit", "load"]
 __version__ = "0.1.0"
 
-# Thread policy. The course's networks are small: a second thread gains little, and two notebooks
-# that both want all the cores slow each other down several times (tests/benchmarks/threads.py
-# measures it). So: one thread, unless COURSE_THREADS says otherwise.
+# Thread policy. The course's networks are small: a second thread gains about a third, and two
+# notebooks that both want all the cores slow each other down almost three times
+# (tests/benchmarks/threads.py measures it). So: one thread, unless COURSE_THREADS says otherwise.
 _threads = os.environ.get("COURSE_THREADS") or "1"
 if not _threads.isdigit() or int(_threads) < 1:
     raise ValueError(f"COURSE_THREADS={_threads!r}: expected a number of threads, 1 or more")
