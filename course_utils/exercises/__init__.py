@@ -104,16 +104,20 @@ def solution(key):
 
 def reference_source(key):
     """Source code of the reference, under the name the notebook uses."""
-    return textwrap.dedent(inspect.getsource(_get(key).reference)).strip()
+    return _source(_get(key).reference)
 
 
 def stub_source(key):
     """Source code of the stub, as it stands in the notebook."""
-    return textwrap.dedent(inspect.getsource(_get(key).stub)).strip()
+    return _source(_get(key).stub)
+
+
+def _source(function):
+    return textwrap.dedent(inspect.getsource(function)).strip()
 
 
 def _to_do(exercise):
-    verb = "compléter" if "return ..." in inspect.getsource(exercise.stub) else "réparer"
+    verb = "compléter" if "return ..." in stub_source(exercise.key) else "réparer"
     print(f'… {exercise.key} : à {verb} (une piste : hint("{exercise.key}")).')
     return exercise.reference
 
@@ -140,16 +144,16 @@ def _guarded(answer):
 def _same_code(answer, stub):
     """True when `answer` is the untouched stub, comments, blank lines and docstring aside."""
     try:
-        source = inspect.getsource(answer)
+        source = _source(answer)
     except (OSError, TypeError):  # no source: certainly not the stub of the notebook
         return False
-    return _syntax_tree(source) == _syntax_tree(inspect.getsource(stub))
+    return _syntax_tree(source) == _syntax_tree(_source(stub))
 
 
 def _syntax_tree(source):
     """Text of the syntax tree of a `def`, without its docstring; `None` for anything else."""
     try:
-        (function,) = ast.parse(textwrap.dedent(source)).body
+        (function,) = ast.parse(source).body
     except (SyntaxError, ValueError):  # a lambda, cut out of its line
         return None
     if not isinstance(function, ast.FunctionDef):
