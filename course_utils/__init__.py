@@ -4,11 +4,12 @@ import os
 
 import torch
 
+from .cvae import CVAE, CompletionVAE
 from .data import load
 from .training import fit
 from .vae import VAE
 
-__all__ = ["VAE", "fit", "load"]
+__all__ = ["CVAE", "CompletionVAE", "VAE", "fit", "load"]
 __version__ = "0.1.0"
 
 # Thread policy. The course's networks are small: a second thread gains about a third, and two

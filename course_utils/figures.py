@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.patches import Ellipse, FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import Ellipse
 
 COLORS = {
     "x": "#0072B2",  # data, images, likelihood
@@ -88,11 +88,20 @@ def image_grid(images, *, columns=None, levels=None, gap=GAP):
 
 
 def show_images(
-    images, title="", *, columns=None, levels=None, row_labels=(), ax=None, color=COLORS["x"]
+    images,
+    title="",
+    *,
+    columns=None,
+    levels=None,
+    row_labels=(),
+    column_labels=(),
+    ax=None,
+    color=COLORS["x"],
 ):
     """Show a grid of images (see `image_grid`) under a title in the colour of its concept.
 
-    `row_labels` are written to the left of the rows, from the top.
+    `row_labels` are written to the left of the rows, from the top; `column_labels` above the
+    columns, from the left.
     """
     page = image_grid(images, columns=columns, levels=levels)
     if ax is None:
@@ -102,9 +111,13 @@ def show_images(
     ax.imshow(page, interpolation="nearest")
     ax.set_title(title, color=color)
     ax.axis("off")
-    height = images.shape[-2] + GAP
+    height, width = images.shape[-2] + GAP, images.shape[-1] + GAP
     for row, label in enumerate(row_labels):
         ax.text(-6, (row + 0.5) * height, label, ha="right", va="center", color=color)
+    for column, label in enumerate(column_labels):
+        ax.text((column + 0.5) * width, -3, label, ha="center", va="bottom", color=color)
+    if column_labels:
+        ax.set_title(title, color=color, pad=24)
 
 
 def compare_images(groups, *, columns=8, levels=None, colors=None):
@@ -201,81 +214,3 @@ def posterior_panel(ax, axis, density, gaussians, title=""):
     x, y = ((points.amax(0) + points.amin(0)) / 2).tolist()
     reach = 0.6 * (points.amax(0) - points.amin(0)).max().item()
     ax.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
-
-
-# ---------------------------------------------------------------------------------------------
-# Diagrams
-# ---------------------------------------------------------------------------------------------
-
-
-def box(ax, centre, text, color, *, width=1.5, height=0.9, filled=True):
-    """A rounded box of a diagram, in the colour of its concept."""
-    x, y = centre
-    ax.add_patch(
-        FancyBboxPatch(
-            (x - width / 2, y - height / 2),
-            width,
-            height,
-            boxstyle="round,pad=0.02,rounding_size=0.15",
-            fc=color if filled else "white",
-            ec=color,
-            lw=2,
-        )
-    )
-    ax.text(x, y, text, ha="center", va="center", color="white" if filled else color, fontsize=13)
-
-
-def arrow(ax, start, end, text="", *, color="#444444", dashed=False, curve=0.0):
-    """An arrow between two points of a diagram, its label above the middle."""
-    ax.add_patch(
-        FancyArrowPatch(
-            start,
-            end,
-            arrowstyle="-|>",
-            mutation_scale=16,
-            color=color,
-            lw=1.8,
-            ls="--" if dashed else "-",
-            connectionstyle=f"arc3,rad={curve}",
-            shrinkA=0,
-            shrinkB=0,
-        )
-    )
-    if text:
-        x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-        ax.text(x, y + 0.14, text, ha="center", va="bottom", color=color, fontsize=11)
-
-
-def vae_diagram(shapes=("", "", "", "")):
-    """The VAE of slide 2: what is computed (boxes), what is drawn at random (ε), what is paid for.
-
-    Args:
-        shapes: text under x, under (mu, logvar), under z and under the output.
-    """
-    _, ax = plt.subplots(figsize=(10.5, 3.6))
-    x, z, dark = COLORS["x"], COLORS["z"], "#444444"
-    box(ax, (0.8, 1.6), "$x$", x, width=1.0)
-    box(ax, (3.0, 1.6), "encodeur\n$q_\\phi(z|x)$", dark, width=1.7, height=1.1, filled=False)
-    box(ax, (5.2, 2.2), "$\\mu$", z, width=0.9, height=0.7)
-    box(ax, (5.2, 1.0), "$\\log\\sigma^2$", z, width=1.1, height=0.7)
-    box(ax, (7.4, 1.6), "$z=\\mu+\\sigma\\varepsilon$", z, width=1.7)
-    box(ax, (9.9, 1.6), "décodeur\n$p_\\theta(x|z)$", dark, width=1.7, height=1.1, filled=False)
-    box(ax, (12.1, 1.6), "$\\hat{x}$", x, width=1.0)
-    ax.text(7.4, 3.05, "$\\varepsilon\\sim\\mathcal{N}(0,I)$", ha="center", color=COLORS["prior"])
-    arrow(ax, (7.4, 2.95), (7.4, 2.1), color=COLORS["prior"], dashed=True)
-    for start, end in (
-        ((1.32, 1.6), (2.12, 1.6)),
-        ((3.88, 1.75), (4.72, 2.2)),
-        ((3.88, 1.45), (4.62, 1.0)),
-        ((5.68, 2.2), (6.52, 1.75)),
-        ((5.78, 1.0), (6.52, 1.45)),
-        ((8.28, 1.6), (9.02, 1.6)),
-        ((10.78, 1.6), (11.58, 1.6)),
-    ):
-        arrow(ax, start, end)
-    for centre, text in zip((0.8, 5.2, 7.4, 12.1), shapes):
-        ax.text(centre, 0.42, text, ha="center", va="top", color=dark, fontsize=11)
-    ax.text(5.2, -0.25, "KL$(q\\,\\|\\,p(z))$", ha="center", color=z, fontsize=13)
-    ax.text(12.1, -0.25, "$-\\log p(x|z)$", ha="center", color=x, fontsize=13)
-    ax.set(xlim=(0, 13.0), ylim=(-0.5, 3.5), aspect="equal")
-    ax.axis("off")

@@ -29,6 +29,20 @@ def kl_to_standard_normal(mu, logvar):
     return 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(-1)
 
 
+def kl_between_gaussians(mu_q, logvar_q, mu_p, logvar_p):
+    """Closed form of KL( N(mu_q, diag(σ_q²)) ‖ N(mu_p, diag(σ_p²)) ), with σ² = exp(logvar).
+
+    Measured in units of p: with p = N(0, I) it is `kl_to_standard_normal`.
+
+    Args:
+        mu_q, logvar_q, mu_p, logvar_p: `(B, z_dim)`.
+
+    Returns:
+        `(B,)`, nats, summed over the latent dimensions.
+    """
+    return kl_to_standard_normal((mu_q - mu_p) * torch.exp(-0.5 * logvar_p), logvar_q - logvar_p)
+
+
 def reparameterize(mu, logvar, generator=None):
     """Draw z ~ N(mu, diag(σ²)) as z = mu + σ ε, ε ~ N(0, I): differentiable in mu and logvar.
 
@@ -55,27 +69,38 @@ def _mlp(sizes):
 
 
 class Encoder(nn.Module):
-    """q(z | x) = N(mu, diag(σ²)): images `(B, C, H, W)` in [0, 1] -> mu, logvar `(B, z_dim)`."""
+    """q(z | x) = N(mu, diag(σ²)): inputs `(B, *shape)` in [0, 1] -> mu, logvar `(B, z_dim)`.
 
-    def __init__(self, shape, z_dim, hidden):
+    With `condition_dim`, q(z | x, c): the condition `(B, condition_dim)` is concatenated to x.
+    """
+
+    def __init__(self, shape, z_dim, hidden, condition_dim=0):
         super().__init__()
-        self.net = _mlp([math.prod(shape), *hidden, 2 * z_dim])
+        self.net = _mlp([math.prod(shape) + condition_dim, *hidden, 2 * z_dim])
 
-    def forward(self, x):
-        mu, raw_logvar = self.net(x.flatten(1)).chunk(2, dim=1)
+    def forward(self, x, condition=None):
+        mu, raw_logvar = self.net(_concatenate(x.flatten(1), condition)).chunk(2, dim=1)
         return mu, bound_logvar(raw_logvar)
 
 
 class Decoder(nn.Module):
-    """Parameters of p(x | z): z `(B, z_dim)` -> `(B, num_parameters, C, H, W)`."""
+    """Parameters of p(x | z): z `(B, z_dim)` -> `(B, num_parameters, C, H, W)`.
 
-    def __init__(self, shape, z_dim, hidden, num_parameters=1):
+    With `condition_dim`, p(x | z, c): the condition `(B, condition_dim)` is concatenated to z.
+    """
+
+    def __init__(self, shape, z_dim, hidden, num_parameters=1, condition_dim=0):
         super().__init__()
         self.output_shape = (num_parameters, *shape)
-        self.net = _mlp([z_dim, *hidden, math.prod(self.output_shape)])
+        self.net = _mlp([z_dim + condition_dim, *hidden, math.prod(self.output_shape)])
 
-    def forward(self, z):
-        return self.net(z).unflatten(1, self.output_shape)
+    def forward(self, z, condition=None):
+        return self.net(_concatenate(z, condition)).unflatten(1, self.output_shape)
+
+
+def _concatenate(features, condition):
+    """`(B, n)` and `(B, m)` or None -> `(B, n + m)` or `(B, n)`."""
+    return features if condition is None else torch.cat([features, condition], dim=1)
 
 
 class VAE(nn.Module):
@@ -91,6 +116,7 @@ class VAE(nn.Module):
         scale: σ of the Gaussian or b of the Laplace law, in intensity; learned when `None`.
         beta: weight of the KL in `loss` (β-VAE, Higgins et al. 2017). `elbo` and `log_prob` keep
             the weight 1: only then are they bounds on log p(x).
+        condition_dims: numbers added to the input of the encoder and of the decoder; for `CVAE`.
     """
 
     LIKELIHOODS = ("bernoulli", "categorical", "gaussian", "laplace")
@@ -105,6 +131,7 @@ class VAE(nn.Module):
         likelihood="bernoulli",
         scale=None,
         beta=1.0,
+        condition_dims=(0, 0),
     ):
         super().__init__()
         if len(shape) != 3 or min(shape) < 1:
@@ -125,9 +152,9 @@ class VAE(nn.Module):
             raise ValueError(f"scale={scale}: expected a positive Gaussian or Laplace scale")
         self.shape, self.levels, self.z_dim = tuple(shape), levels, z_dim
         self.likelihood, self.beta = likelihood, beta
-        self.encoder = Encoder(shape, z_dim, hidden)
+        self.encoder = Encoder(shape, z_dim, hidden, condition_dims[0])
         num_parameters = levels if likelihood == "categorical" else 1
-        self.decoder = Decoder(shape, z_dim, hidden[::-1], num_parameters)
+        self.decoder = Decoder(shape, z_dim, hidden[::-1], num_parameters, condition_dims[1])
         if likelihood in ("gaussian", "laplace"):
             log_scale = torch.tensor(math.log(0.2 if scale is None else scale))
             self.log_scale = nn.Parameter(log_scale, requires_grad=scale is None)
@@ -160,16 +187,28 @@ class VAE(nn.Module):
             self.decoder.net[-1].bias.copy_(bias.flatten())
         return self
 
-    # ---- the two networks ---------------------------------------------------------------------
+    # ---- the networks -------------------------------------------------------------------------
 
-    def encode(self, x):
+    def condition(self, y, n):
+        """What the networks receive beside x and z for `n` images: nothing. `CVAE` overrides it."""
+        if y is not None:
+            raise ValueError("this VAE has no condition: leave y out, or use CVAE")
+        return None
+
+    def encode(self, x, y=None):
         """Images `(B, C, H, W)` -> mu, logvar `(B, z_dim)` of q(z | x)."""
         check_images(x, self.shape, self.levels)
-        return self.encoder(self._intensity(x))
+        return self.encoder(self._intensity(x), self.condition(y, len(x)))
 
-    def decode(self, z):
+    def prior(self, n, y=None):
+        """mu, logvar `(n, z_dim)` of p(z): zeros, for N(0, I)."""
+        self.condition(y, n)
+        zeros = torch.zeros(n, self.z_dim, device=next(self.parameters()).device)
+        return zeros, zeros
+
+    def decode(self, z, y=None):
         """Codes `(B, z_dim)` -> expected intensity of each pixel `(B, C, H, W)`, in [0, 1]."""
-        parameters = self.decoder(z)
+        parameters = self.decoder(z, self.condition(y, len(z)))
         if self.likelihood == "bernoulli":
             return torch.sigmoid(parameters[:, 0])
         if self.likelihood == "categorical":
@@ -177,41 +216,42 @@ class VAE(nn.Module):
             return (parameters.softmax(1) * level).sum(1)
         return parameters[:, 0].clamp(0, 1)
 
-    def log_likelihood(self, x, z):
-        """log p(x | z), `(B,)`, nats summed over the pixels. x `(B, C, H, W)`, z `(B, z_dim)`."""
-        parameters = self.decoder(z)
+    def pixel_log_likelihood(self, x, z, y=None):
+        """log p(x | z) of each pixel, `(B, C, H, W)`, nats."""
+        parameters = self.decoder(z, self.condition(y, len(z)))
         if self.likelihood == "bernoulli":
-            log_prob = likelihoods.bernoulli(x, parameters[:, 0])
-        elif self.likelihood == "categorical":
-            log_prob = likelihoods.categorical(x, parameters)
-        elif self.likelihood == "gaussian":
-            log_prob = likelihoods.gaussian(
-                self._intensity(x), parameters[:, 0], 2 * self.log_scale
-            )
-        else:
-            log_prob = likelihoods.laplace(self._intensity(x), parameters[:, 0], self.log_scale)
-        return likelihoods.sum_pixels(log_prob)
+            return likelihoods.bernoulli(x, parameters[:, 0])
+        if self.likelihood == "categorical":
+            return likelihoods.categorical(x, parameters)
+        x, mean = self._intensity(x), parameters[:, 0]
+        if self.likelihood == "gaussian":
+            return likelihoods.gaussian(x, mean, 2 * self.log_scale)
+        return likelihoods.laplace(x, mean, self.log_scale)
+
+    def log_likelihood(self, x, z, y=None):
+        """log p(x | z), `(B,)`, nats summed over the pixels. x `(B, C, H, W)`, z `(B, z_dim)`."""
+        return likelihoods.sum_pixels(self.pixel_log_likelihood(x, z, y))
 
     # ---- the contract of the course -----------------------------------------------------------
 
-    def elbo_terms(self, x, *, generator=None):
+    def elbo_terms(self, x, y=None, *, generator=None):
         """One-sample estimate of E_q[log p(x | z)], and the exact KL( q ‖ p(z) ): `(B,)`, nats."""
-        mu, logvar = self.encode(x)
+        mu, logvar = self.encode(x, y)
         z = reparameterize(mu, logvar, generator)
-        return self.log_likelihood(x, z), kl_to_standard_normal(mu, logvar)
+        kl = kl_between_gaussians(mu, logvar, *self.prior(len(x), y))
+        return self.log_likelihood(x, z, y), kl
 
     def elbo(self, x, y=None, *, generator=None):
         """Evidence lower bound: log p(x) ≥ E_q[log p(x | z)] − KL( q(z | x) ‖ p(z) ).
 
         Args:
             x: integer images `(B, C, H, W)`.
-            y: must stay `None`: this VAE has no condition.
+            y: condition of a `CVAE`; a VAE has none.
 
         Returns:
             `(B,)`, nats per image; one draw of z estimates the expectation.
         """
-        _no_condition(y)
-        log_likelihood, kl = self.elbo_terms(x, generator=generator)
+        log_likelihood, kl = self.elbo_terms(x, y, generator=generator)
         return log_likelihood - kl
 
     def log_prob(self, x, y=None, *, num_samples=100, generator=None):
@@ -223,32 +263,30 @@ class VAE(nn.Module):
         Returns:
             `(B,)`, nats per image.
         """
-        _no_condition(y)
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples}: expected at least one sample")
-        mu, logvar = self.encode(x)
+        mu, logvar = self.encode(x, y)
+        mu_prior, logvar_prior = self.prior(len(x), y)
         log_weights = []
         for _ in range(num_samples):  # one at a time: memory does not grow with K
             z = reparameterize(mu, logvar, generator)
-            log_prior = likelihoods.gaussian(z, torch.zeros_like(z), 0.0).sum(1)
+            log_prior = likelihoods.gaussian(z, mu_prior, logvar_prior).sum(1)
             log_posterior = likelihoods.gaussian(z, mu, logvar).sum(1)
-            log_weights.append(self.log_likelihood(x, z) + log_prior - log_posterior)
+            log_weights.append(self.log_likelihood(x, z, y) + log_prior - log_posterior)
         return torch.logsumexp(torch.stack(log_weights), dim=0) - math.log(num_samples)
 
     @torch.no_grad()
     def sample(self, n, y=None, *, generator=None):
-        """Draw `n` integer images `(n, C, H, W)`: z ~ N(0, I), then every pixel ~ p(x | z)."""
-        _no_condition(y)
-        device = next(self.parameters()).device
-        z = torch.randn(n, self.z_dim, generator=generator, device=device)
-        return self.sample_pixels(z, generator=generator)
+        """Draw `n` integer images `(n, C, H, W)`: z ~ p(z), then every pixel ~ p(x | z)."""
+        z = reparameterize(*self.prior(n, y), generator)
+        return self.sample_pixels(z, y, generator=generator)
 
     @torch.no_grad()
-    def sample_pixels(self, z, *, generator=None):
+    def sample_pixels(self, z, y=None, *, generator=None):
         """Draw x ~ p(x | z): codes `(B, z_dim)` -> integer images `(B, C, H, W)`."""
         if self.likelihood == "bernoulli":
-            return torch.bernoulli(self.decode(z), generator=generator).to(torch.uint8)
-        parameters = self.decoder(z)
+            return torch.bernoulli(self.decode(z, y), generator=generator).to(torch.uint8)
+        parameters = self.decoder(z, self.condition(y, len(z)))
         if self.likelihood == "categorical":
             probabilities = parameters.softmax(1).movedim(1, -1)  # (B, C, H, W, levels)
             x = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator)
@@ -263,15 +301,9 @@ class VAE(nn.Module):
 
     def loss(self, x, y=None):
         """Batch mean of −E_q[log p(x | z)] + β KL, nats per image: what `fit` minimises."""
-        _no_condition(y)
-        log_likelihood, kl = self.elbo_terms(x)
+        log_likelihood, kl = self.elbo_terms(x, y)
         return (self.beta * kl - log_likelihood).mean()
 
     def _intensity(self, x):
         """Integers {0, …, levels − 1} -> [0, 1]."""
         return x.float() / (self.levels - 1)
-
-
-def _no_condition(y):
-    if y is not None:
-        raise ValueError("this VAE has no condition: leave y out")

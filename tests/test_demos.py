@@ -11,8 +11,18 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from course_utils import VAE, figures
-from course_utils.demos import LivePicture, draw_offline, latent_explorer, to_pil, to_png
+from course_utils import CVAE, VAE, CompletionVAE, figures
+from course_utils.demos import (
+    LivePicture,
+    completion_explorer,
+    condition_explorer,
+    draw_offline,
+    font,
+    latent_explorer,
+    to_pil,
+    to_png,
+)
+from course_utils.evaluation import load_classifier
 
 pytestmark = pytest.mark.usefixtures("no_screen")
 
@@ -49,6 +59,13 @@ def test_draw_offline_leaves_no_figure_after_an_error():
     with pytest.raises(ZeroDivisionError):
         draw_offline(lambda figure: 1 / 0, (100, 100))
     assert plt.get_fignums() == []
+
+
+def test_the_font_has_the_size_asked_for_and_is_loaded_once():
+    small, large = font(10), font(30)
+    assert font(10) is small
+    text = "même consigne, µ ← z₁"
+    assert large.getlength(text) == pytest.approx(3 * small.getlength(text), rel=0.05)
 
 
 # ---- LivePicture ------------------------------------------------------------------------------
@@ -124,23 +141,116 @@ def test_reset_button_restores_the_start():
     ("event", "moves"),
     [
         ({"type": "mousedown"}, True),
-        ({"type": "mousemove", "buttons": 1}, True),
+        ({"type": "mousemove", "buttons": 1}, False),
         ({"type": "mousemove", "buttons": 0}, False),
         ({"type": "mousemove"}, False),
     ],
-    ids=["click", "drag", "hover", "hover, old browser"],
+    ids=["click", "drag from elsewhere", "hover", "hover, old browser"],
 )
-def test_only_a_click_or_a_drag_moves_the_controls(event, moves):
-    plain = Plain(on_pointer=lambda x, y: {"red": x, "blue": y})
+def test_without_a_click_on_the_picture_nothing_moves(event, moves):
+    plain = Plain(on_pointer=lambda x, y, pressed: {"red": x, "blue": y})
     plain.demo._pointer(event | {"dataX": 50, "dataY": 60})
     assert plain.shown() == ((50, 0, 60) if moves else (10, 0, 20))
     assert len(plain.drawn) == (2 if moves else 1)
 
 
+DOWN, DRAG, HOVER = (
+    {"type": "mousedown", "buttons": 1},
+    {"type": "mousemove", "buttons": 1},
+    {"type": "mousemove", "buttons": 0},
+)
+
+
+@pytest.mark.parametrize(
+    ("events", "counted"),
+    [
+        ([DRAG, DRAG, DOWN], [2]),
+        ([DOWN, DRAG, DRAG], [0, 1, 2]),
+        ([DOWN, DRAG, HOVER, DRAG, DRAG], [0, 1]),
+        ([DOWN, {"type": "mousemove"}, DRAG], [0]),
+        ([DOWN, HOVER, DOWN, DRAG], [0, 2, 3]),
+        ([DOWN, DOWN, DRAG], [0, 1, 2]),
+    ],
+    ids=[
+        "begun elsewhere",
+        "begun on the picture",
+        "released, then pressed elsewhere",
+        "released, old browser",
+        "two drags",
+        "released outside of the picture",
+    ],
+)
+def test_a_drag_counts_from_its_click_to_its_release(events, counted):
+    plain = Plain(on_pointer=lambda x, y, pressed: {"red": x, "blue": y})
+    for i, event in enumerate(events):
+        plain.demo._pointer(event | {"dataX": i, "dataY": 100 + i})
+    assert plain.drawn == [(10, 20), *((i, 100 + i) for i in counted)]
+
+
+def test_a_drag_that_moved_nothing_goes_on():
+    """Begun on the picture, but off its map: what follows is for the demo to judge."""
+    received = []
+    plain = Plain(on_pointer=lambda *args: received.append(args))
+    for event in (DOWN, DRAG, HOVER, DRAG):
+        plain.demo._pointer(event | {"dataX": 5, "dataY": 6})
+    assert received == [(5, 6, True), (5, 6, False)] and plain.drawn == [(10, 20)]
+
+
 def test_a_pointer_outside_of_the_map_changes_nothing():
-    plain = Plain(on_pointer=lambda x, y: {})
+    plain = Plain(on_pointer=lambda x, y, pressed: {})
     plain.demo._pointer({"type": "mousedown", "dataX": 50, "dataY": 60})
     assert plain.drawn == [(10, 20)]
+
+
+def test_a_button_asks_its_function_at_each_click_and_redraws_once():
+    values = iter([{"red": 1, "blue": 2}, {"blue": 3}])
+    plain = Plain(buttons={"Suivant": lambda: next(values), "Rien": dict})
+    assert list(plain.demo.buttons) == ["Suivant", "Rien"] and plain.drawn == [(10, 20)]
+    plain.demo.buttons["Suivant"].click()
+    plain.demo.buttons["Suivant"].click()
+    assert plain.drawn == [(10, 20), (1, 2), (1, 3)]
+    plain.demo.buttons["Rien"].click()
+    assert plain.shown() == (1, 0, 3)
+    plain.demo.reset_button.click()
+    assert plain.shown() == (10, 0, 20)
+
+
+def test_every_button_calls_its_own_function():
+    """All are made in one loop: none may end up with the function of the last one."""
+    names = ("red", "blue")
+    plain = Plain(buttons={name: (lambda name=name: {name: 100}) for name in names})
+    plain.demo.buttons["red"].click()
+    assert plain.shown() == (100, 0, 20)
+    plain.demo.buttons["blue"].click()
+    assert plain.shown() == (100, 0, 100)
+
+
+def test_buttons_come_after_the_controls_and_before_the_reset():
+    plain = Plain(buttons={"A": dict, "B": dict})
+    _, row, _ = plain.demo.children
+    buttons = plain.demo.buttons
+    expected = (*plain.controls.values(), buttons["A"], buttons["B"], plain.demo.reset_button)
+    assert row.children == expected
+    assert [button.description for button in buttons.values()] == ["A", "B"]
+
+
+@pytest.mark.parametrize(
+    "rows", [[["red"], ["blue"]], [["blue", "red"]], [["blue"], ["red"], []]], ids=str
+)
+def test_rows_say_which_controls_stand_on_each_line(rows):
+    given = [list(names) for names in rows]
+    plain = Plain(rows=rows, buttons={"A": dict})
+    _, *lines, _ = plain.demo.children
+    expected = [[plain.controls[name] for name in names] for names in rows]
+    expected[-1] += [plain.demo.buttons["A"], plain.demo.reset_button]
+    assert [list(line.children) for line in lines] == expected
+    assert rows == given, "the caller's lists are left alone"
+
+
+def test_rows_change_nothing_to_the_order_of_the_values():
+    plain = Plain(rows=[["blue"], ["red"]])
+    plain.controls["red"].value = 200
+    assert plain.shown() == (200, 0, 20)
 
 
 def test_a_still_picture_goes_with_the_widget():
@@ -263,3 +373,508 @@ def test_reset_puts_the_point_back_at_the_origin(explorer):
 def test_the_map_needs_two_dimensions(width):
     with pytest.raises(ValueError, match=f"needs 2 latent dimensions, got z_dim={width}"):
         latent_explorer(VAE((1, 8, 8), z_dim=width), torch.zeros(5, width), torch.zeros(5))
+
+
+# ---- condition_explorer -----------------------------------------------------------------------
+
+
+class Spy:
+    """Notes what a method receives and returns."""
+
+    def __init__(self, monkeypatch, owner, name):
+        self.received, self.returned, self.method = [], [], getattr(owner, name)
+        monkeypatch.setattr(owner, name, self)
+
+    def __call__(self, *args):
+        self.received.append(args)
+        self.returned.append(self.method(*args))
+        return self.returned[-1]
+
+
+def amplify(model):
+    """Weights of an untrained model made large: its images then follow z and the condition."""
+    with torch.no_grad():
+        for network in (model.decoder, model.prior_encoder):
+            if network is not None:
+                torch.nn.init.normal_(network.net[-1].weight, std=0.5)
+    return model
+
+
+def small_cvae(shape=(1, 14, 14), **options):
+    torch.manual_seed(0)
+    options = {"num_classes": 10, "condition_shape": (2,), "z_dim": 3, "hidden": (8,)} | options
+    return amplify(CVAE(shape, **options))
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return load_classifier()
+
+
+@pytest.fixture(scope="module")
+def cvae():
+    return small_cvae()
+
+
+MEAN, STD = torch.tensor([10.0, 2.0]), torch.tensor([8.0, 0.4])
+START = {f"y{k}": float(k == 3) for k in range(10)} | {"slant": 10.0, "thickness": 2.0}
+START |= {"z1": 0.0, "z2": 0.0, "z3": 0.0}
+DIGIT = (4, 34, 304, 334)  # the digit in the picture, without its frame: 14 × 22 = 308 pixels
+
+
+@pytest.fixture
+def orders(cvae, classifier):
+    return condition_explorer(cvae, classifier, mean=MEAN, std=STD)
+
+
+@pytest.fixture
+def decoded(monkeypatch, cvae):
+    """What the CVAE decodes, from now on."""
+    return Spy(monkeypatch, cvae, "decode")
+
+
+def values(demo):
+    return {name: control.value for name, control in demo.controls.items()}
+
+
+def crop(demo, box):
+    return decode(demo.picture.value).crop(box)
+
+
+def test_the_controls_are_the_classes_the_attributes_and_z(orders):
+    assert values(orders) == START
+    first, second, third = orders.children[1:-1]
+    assert len(first.children) == 10 and len(second.children) == 2
+    button = orders.buttons["Tirer un autre z"]
+    assert third.children[3:] == (button, orders.reset_button)
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("slant", -6, 26), ("thickness", 1.2, 2.8)])
+def test_an_attribute_goes_two_deviations_each_way(orders, name, low, high):
+    control = orders.controls[name]
+    assert (control.min, control.max) == pytest.approx((low, high))
+
+
+def test_every_control_changes_the_digit_and_not_the_size(orders):
+    pictures = [decode(orders.picture.value)]
+    changes = {f"y{k}": 0.0 if k == 3 else 0.7 for k in range(10)}
+    changes |= {"slant": 20.0, "thickness": 2.6, "z1": 1.5, "z2": 1.5, "z3": 1.5}
+    assert changes.keys() == orders.controls.keys()
+    for name, value in changes.items():
+        orders.reset_button.click()
+        orders.controls[name].value = value
+        pictures.append(decode(orders.picture.value))
+    assert len({picture.size for picture in pictures}) == 1
+    assert len({picture.crop(DIGIT).tobytes() for picture in pictures}) == 1 + len(changes)
+
+
+def test_the_large_digit_answers_the_order(orders, cvae):
+    orders.set(y3=0.0, y5=1.0, slant=18.0, z2=-1.0)
+    y = torch.zeros(1, 12)
+    y[0, 5] = y[0, 10] = 1
+    with torch.no_grad():
+        intensity = cvae.decode(torch.tensor([[0.0, -1.0, 0.0]]), y)
+    expected = to_pil(figures.image_grid(intensity, gap=0), 22).crop((4, 4, 304, 304))
+    difference = np.asarray(crop(orders, DIGIT)).astype(int) - np.asarray(expected)
+    assert np.abs(difference).mean() < 6
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ({"y3": 0.2, "y8": 0.6}, {3: 0.25, 8: 0.75}),
+        ({"y3": 1.0, "y8": 1.0}, {3: 0.5, 8: 0.5}),
+        ({"y3": 0.05}, {3: 1.0}),
+        ({f"y{k}": 1.0 for k in range(10)}, dict.fromkeys(range(10), 0.1)),
+        ({"y3": 0.0}, dict.fromkeys(range(10), 0.1)),
+    ],
+    ids=["mixture", "one half each", "alone", "all", "none: all of them"],
+)
+def test_the_model_receives_weights_of_sum_one(orders, decoded, weights, expected):
+    orders.set(**weights)
+    ((_, y),) = decoded.received
+    assert y.shape == (1, 12) and y[0, :10].sum().item() == pytest.approx(1)
+    assert y[0, :10].tolist() == pytest.approx([expected.get(k, 0) for k in range(10)])
+
+
+def test_no_class_at_all_is_drawn_and_forgotten_at_once(orders):
+    start = orders.picture.value
+    orders.controls["y3"].value = 0.0
+    nothing = orders.picture.value
+    orders.controls["y3"].value = 1.0
+    assert nothing != start and orders.picture.value == start
+
+
+@pytest.mark.parametrize(
+    ("slant", "thickness", "expected"),
+    [(10.0, 2.0, (0, 0)), (18.0, 1.8, (1, -0.5)), (-6.0, 2.8, (-2, 2))],
+)
+def test_the_model_receives_attributes_in_standard_units(
+    orders, decoded, slant, thickness, expected
+):
+    orders.set(slant=slant, thickness=thickness)
+    ((_, y),) = decoded.received
+    assert y[0, 10:].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_units_may_be_a_list(cvae, classifier, orders):
+    demo = condition_explorer(cvae, classifier, mean=MEAN.tolist(), std=STD.tolist())
+    assert demo.picture.value == orders.picture.value
+
+
+def test_one_order_for_nine_styles_of_which_eight_stay(orders, decoded):
+    orders.set(z1=0.5, z3=-2.0)
+    orders.set(y1=1.0, slant=0.0)
+    (z, _), (again, _) = decoded.received
+    assert z.shape == (9, 3) and z[0].tolist() == [0.5, 0.0, -2.0]
+    assert torch.equal(z, again) and len(torch.unique(z[1:], dim=0)) == 8
+
+
+def test_another_z_keeps_the_order(orders, decoded):
+    button = orders.buttons["Tirer un autre z"]
+    orders.set(y8=0.5, slant=15.0)
+    pictures = [orders.picture.value]
+    for _ in range(2):
+        before = values(orders)
+        button.click()
+        pictures.append(orders.picture.value)
+        changed = {name for name, value in values(orders).items() if value != before[name]}
+        assert changed == {"z1", "z2", "z3"}
+    assert len(set(pictures)) == 3
+    asked = [y for _, y in decoded.received]
+    assert torch.equal(asked[0], asked[1]) and torch.equal(asked[0], asked[2])
+    for _ in range(50):
+        button.click()
+        z = [orders.controls[name].value for name in ("z1", "z2", "z3")]
+        (point, *_), _ = decoded.received[-1]
+        assert max(map(abs, z)) <= 3 and point.tolist() == pytest.approx(z)
+
+
+def test_a_new_demo_draws_the_same_styles(orders, cvae, classifier):
+    twin = condition_explorer(cvae, classifier, mean=MEAN, std=STD)
+    for demo in (orders, twin):
+        demo.buttons["Tirer un autre z"].click()
+    assert twin.picture.value == orders.picture.value
+
+
+def test_reset_gives_the_first_order_back(orders):
+    start = orders.picture.value
+    orders.set(y3=0.2, y8=0.6, slant=0.0, thickness=1.5)
+    orders.buttons["Tirer un autre z"].click()
+    assert orders.picture.value != start
+    orders.reset_button.click()
+    assert orders.picture.value == start and values(orders) == START
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_classes": 3}, {"z_dim": 1}, {"prior": "learned"}], ids=str
+)
+def test_orders_to_other_models(options, classifier):
+    model = small_cvae(**options)
+    demo = condition_explorer(model, classifier, mean=MEAN, std=STD)
+    assert len(demo.controls) == model.num_classes + 2 + model.z_dim
+    start = demo.picture.value
+    demo.set(y1=0.5, slant=20.0)
+    assert demo.picture.value != start
+
+
+def test_the_sliders_of_z_are_numbered_from_one(classifier):
+    demo = condition_explorer(small_cvae(z_dim=11), classifier, mean=MEAN, std=STD)
+    labels = [demo.controls[f"z{i}"].description for i in range(1, 12)]
+    assert labels == "z₁ z₂ z₃ z₄ z₅ z₆ z₇ z₈ z₉ z₁₀ z₁₁".split()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: small_cvae(condition_shape=None),
+        lambda: small_cvae(num_classes=None),
+        lambda: small_cvae(condition_shape=(3,)),
+        lambda: small_cvae((3, 14, 14)),
+        lambda: small_cvae((1, 14, 12)),
+        lambda: CompletionVAE((1, 14, 14)),
+        lambda: VAE((1, 14, 14)),
+    ],
+    ids=[
+        "no attributes",
+        "no classes",
+        "three attributes",
+        "colours",
+        "not square",
+        "completions",
+        "no condition",
+    ],
+)
+def test_orders_need_square_grey_images_classes_and_two_attributes(make, classifier):
+    message = r"the demo needs CVAE\(\(1, S, S\), num_classes=K, condition_shape=\(2,\)\)"
+    with pytest.raises(ValueError, match=message):
+        condition_explorer(make(), classifier, mean=MEAN, std=STD)
+
+
+# ---- completion_explorer ----------------------------------------------------------------------
+
+
+HEIGHT, WIDTH = 14, 12  # not square: rows are not columns
+ZOOM, TOP = 22, 30  # where the image stands in the picture: 14 × 22 = 308 pixels
+
+
+@pytest.fixture(scope="module")
+def completer():
+    torch.manual_seed(0)
+    return amplify(CompletionVAE((1, HEIGHT, WIDTH), z_dim=3, hidden=(8,)))
+
+
+@pytest.fixture(scope="module")
+def images():
+    ink = torch.rand(5, 1, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
+    return (ink < 0.3).to(torch.uint8)
+
+
+@pytest.fixture
+def painter(completer, images, classifier):
+    return completion_explorer(completer, images, classifier)
+
+
+@pytest.fixture
+def completed(monkeypatch, completer):
+    """What the CompletionVAE decodes, from now on."""
+    return Spy(monkeypatch, completer, "decode")
+
+
+def pointer(demo, row, column, *, pressed):
+    """The mouse in the middle of a pixel of the image, perhaps outside of it."""
+    where = {"dataX": (column + 0.5) * ZOOM, "dataY": TOP + (row + 0.5) * ZOOM}
+    demo._pointer({"type": "mousedown" if pressed else "mousemove", "buttons": 1} | where)
+
+
+def rectangle(demo):
+    return demo.controls["hidden_rows"].value, demo.controls["hidden_columns"].value
+
+
+def hidden_pixels(demo):
+    """True where a pixel is hidden, according to the controls."""
+    (top, bottom), (left, right) = rectangle(demo)
+    hidden = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    hidden[top:bottom, left:right] = True
+    return hidden
+
+
+def test_the_right_half_is_hidden_first(painter):
+    assert values(painter) == {
+        "number": 0,
+        "hidden_rows": (0, HEIGHT),
+        "hidden_columns": (WIDTH // 2, WIDTH),
+        "seed": 0,
+    }
+    assert painter.controls["number"].max == 4
+
+
+def test_every_control_changes_the_completions_and_not_the_size(painter):
+    changes = {"number": 2, "hidden_rows": (3, 9), "hidden_columns": (0, 5), "seed": 7}
+    pictures = [decode(painter.picture.value)]
+    for name, value in changes.items():
+        painter.reset_button.click()
+        painter.controls[name].value = value
+        pictures.append(decode(painter.picture.value))
+    assert changes.keys() == painter.controls.keys()
+    assert len({picture.size for picture in pictures}) == 1
+    right = (WIDTH * ZOOM + 10, 0, *pictures[0].size)
+    assert len({picture.crop(right).tobytes() for picture in pictures}) == 5
+
+
+RECTANGLES = {
+    "right": ((0, HEIGHT), (WIDTH // 2, WIDTH)),
+    "a few pixels": ((3, 9), (2, 5)),
+    "one pixel": ((13, 14), (0, 1)),
+    "nothing: no row": ((5, 5), (2, 8)),
+    "nothing: no column": ((0, HEIGHT), (WIDTH, WIDTH)),
+    "everything": ((0, HEIGHT), (0, WIDTH)),
+}
+
+
+@pytest.mark.parametrize(("rows", "columns"), RECTANGLES.values(), ids=RECTANGLES)
+def test_visible_pixels_are_those_of_the_image(painter, images, completed, rows, columns):
+    painter.set(number=3, hidden_rows=rows, hidden_columns=columns)
+    hidden = hidden_pixels(painter)
+    (completions,) = completed.returned
+    assert completions.shape == (16, 1, HEIGHT, WIDTH)
+    assert (completions == images[3].float())[:, :, ~hidden].all()
+    if hidden.any():
+        spread = completions[:, :, hidden].std(0)
+        assert spread.mean() > 0.01, "sixteen completions, not sixteen copies"
+
+
+@pytest.mark.parametrize(("rows", "columns"), RECTANGLES.values(), ids=RECTANGLES)
+def test_the_model_does_not_see_what_is_hidden(painter, images, completed, rows, columns):
+    painter.set(number=1, hidden_rows=rows, hidden_columns=columns)
+    hidden = hidden_pixels(painter)
+    ((_, y),) = completed.received
+    intensity, mask = y[0]
+    assert len(y) == 1 and torch.equal(mask, (~hidden).float())
+    assert torch.equal(intensity, torch.where(hidden, 0.0, images[1, 0].float()))
+
+
+def test_the_codes_follow_the_prior_of_the_model(painter, completer, completed):
+    """Sixteen draws at a hundred seeds: their mean and deviation are those of p(z|c)."""
+    for seed in range(100):
+        painter.controls["seed"].value = seed
+    z = torch.cat([z for z, _ in completed.received])
+    assert len(torch.unique(z, dim=0)) == len(z) >= 99 * 16
+    with torch.no_grad():
+        mu, logvar = completer.prior(1, completed.received[0][1])
+    sigma = torch.exp(0.5 * logvar[0])
+    assert ((z.mean(0) - mu[0]).abs() < 5 * sigma / len(z) ** 0.5).all()
+    assert z.std(0).tolist() == pytest.approx(sigma.tolist(), rel=0.1)
+
+
+def test_the_same_seed_gives_the_same_picture(painter, completer, images, classifier):
+    painter.controls["seed"].value = 5
+    before = painter.picture.value
+    painter.controls["seed"].value = 6
+    assert painter.picture.value != before
+    torch.manual_seed(123)
+    painter.controls["seed"].value = 5
+    assert painter.picture.value == before
+    twin = completion_explorer(completer, images, classifier)
+    twin.set(seed=5)
+    assert twin.picture.value == before
+
+
+def test_a_demo_leaves_the_global_random_stream_alone(painter, orders):
+    state = torch.get_rng_state()
+    painter.controls["seed"].value = 5
+    orders.buttons["Tirer un autre z"].click()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [((3, 2), (9, 7)), ((9, 7), (3, 2)), ((3, 7), (9, 2)), ((9, 2), (3, 7))],
+    ids=["down right", "up left", "down left", "up right"],
+)
+def test_a_drag_hides_the_rectangle_between_its_ends(painter, start, end):
+    pointer(painter, *start, pressed=True)
+    pointer(painter, 13, 11, pressed=False)  # through other places
+    pointer(painter, *end, pressed=False)
+    assert rectangle(painter) == ((3, 10), (2, 8))
+
+
+def test_a_click_hides_one_pixel_and_starts_a_new_rectangle(painter):
+    pointer(painter, 3, 2, pressed=True)
+    pointer(painter, 9, 7, pressed=False)
+    pointer(painter, 12, 5, pressed=True)
+    assert rectangle(painter) == ((12, 13), (5, 6))
+    pointer(painter, 13, 4, pressed=False)
+    assert rectangle(painter) == ((12, 14), (4, 6))
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        ((40, 30), ((5, HEIGHT), (6, WIDTH))),
+        ((-1, 30), ((0, 6), (6, WIDTH))),
+        ((40, -1), ((5, HEIGHT), (0, 7))),
+        ((5, 30), ((5, 6), (6, WIDTH))),
+    ],
+    ids=["below, on the right", "above, on the right", "below, on the left", "on the right"],
+)
+def test_a_drag_that_leaves_the_image_stops_at_its_edge(painter, end, expected):
+    pointer(painter, 5, 6, pressed=True)
+    pointer(painter, *end, pressed=False)
+    assert rectangle(painter) == expected
+
+
+@pytest.mark.parametrize(("row", "column"), [(-1, 4), (HEIGHT, 4), (4, WIDTH), (4, -1), (4, 20)])
+def test_a_drag_from_outside_of_the_image_is_ignored(painter, row, column):
+    start = painter.picture.value
+    pointer(painter, row, column, pressed=True)
+    pointer(painter, 5, 6, pressed=False)
+    pointer(painter, 8, 9, pressed=False)
+    assert painter.picture.value == start
+    pointer(painter, 8, 9, pressed=True)
+    assert rectangle(painter) == ((8, 9), (9, 10)), "the next one is not"
+
+
+def test_what_is_hidden_stands_under_the_mouse(completer, classifier):
+    """On a white image, only the hidden rectangle is tinted."""
+    white = torch.zeros(1, 1, HEIGHT, WIDTH, dtype=torch.uint8)
+    painter = completion_explorer(completer, white, classifier)
+    pointer(painter, 9, 7, pressed=True)
+    pointer(painter, 4, 3, pressed=False)
+    left = (0, TOP, WIDTH * ZOOM + 3, TOP + HEIGHT * ZOOM + 3)
+    page = np.asarray(crop(painter, left)).astype(int)
+    y, x = np.nonzero(page[:, :, 1] - page[:, :, 0] > 5)
+    assert (x.min(), x.max()) == pytest.approx((3 * ZOOM, 8 * ZOOM), abs=4)
+    assert (y.min(), y.max()) == pytest.approx((4 * ZOOM, 10 * ZOOM), abs=4)
+
+
+def test_buttons_of_the_completions(painter):
+    buttons = {
+        "Cacher la droite": ((0, HEIGHT), (WIDTH // 2, WIDTH)),
+        "Cacher la gauche": ((0, HEIGHT), (0, WIDTH // 2)),
+        "Cacher le bas": ((HEIGHT // 2, HEIGHT), (0, WIDTH)),
+    }
+    assert painter.buttons.keys() == {"Autres tirages", *buttons}
+    pictures = set()
+    for label, expected in buttons.items():
+        pointer(painter, 3, 2, pressed=True)
+        painter.buttons[label].click()
+        assert rectangle(painter) == expected
+        pictures.add(painter.picture.value)
+    assert len(pictures) == 3
+
+
+@pytest.mark.parametrize(("seed", "following"), [(0, 1), (41, 42), (99, 0)])
+def test_other_draws_are_those_of_the_next_seed(painter, seed, following):
+    painter.set(seed=seed, number=2)
+    before = painter.picture.value
+    painter.buttons["Autres tirages"].click()
+    assert painter.controls["seed"].value == following and painter.picture.value != before
+    assert painter.controls["number"].value == 2
+
+
+def test_reset_shows_the_first_completions_again(painter):
+    start, first = painter.picture.value, values(painter)
+    pointer(painter, 3, 2, pressed=True)
+    painter.set(number=2, seed=12)
+    assert painter.picture.value != start
+    painter.reset_button.click()
+    assert painter.picture.value == start and values(painter) == first
+
+
+@pytest.mark.parametrize("draws", [1, 5, 16])
+def test_the_number_of_completions(completer, images, classifier, completed, draws):
+    painter = completion_explorer(completer, images, classifier, draws=draws)
+    ((z, _),) = completed.received
+    assert len(z) == draws
+    assert f"le modèle imagine {draws} suite" in painter.children[0].value
+
+
+def test_completions_of_grey_levels(classifier):
+    torch.manual_seed(0)
+    model = CompletionVAE((1, 8, 8), levels=5, likelihood="categorical", hidden=(8,))
+    greys = torch.randint(5, (2, 1, 8, 8)).to(torch.uint8)
+    painter = completion_explorer(model, greys, classifier)
+    start = painter.picture.value
+    painter.set(number=1)
+    assert painter.picture.value != start
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CompletionVAE((3, HEIGHT, WIDTH)),
+        lambda: VAE((1, HEIGHT, WIDTH)),
+        lambda: CVAE((1, HEIGHT, WIDTH), num_classes=10),
+        lambda: CVAE((1, HEIGHT, WIDTH), condition_shape=(2, HEIGHT, WIDTH)),
+    ],
+    ids=["colours", "no condition", "classes", "images, but a plain CVAE"],
+)
+def test_completions_need_a_completion_model_of_grey_images(make, images, classifier):
+    with pytest.raises(ValueError, match=r"the demo needs a CompletionVAE\(\(1, H, W\)\)"):
+        completion_explorer(make(), images, classifier)
+
+
+def test_completions_need_the_levels_of_the_model(completer, images, classifier):
+    with pytest.raises(ValueError, match="was the data set loaded with levels=2"):
+        completion_explorer(completer, 100 * images, classifier)

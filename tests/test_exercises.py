@@ -10,14 +10,33 @@ import torch
 import torch.nn.functional as F
 from notebook_files import NOTEBOOKS, tagged
 
-from course_utils import exercises
+from course_utils import exercises, likelihoods
+from course_utils.cvae import visible_part
 from course_utils.exercises import Exercise, Wrong, hint, solution, verify
+from course_utils.vae import kl_between_gaussians, reparameterize
 
 KEYS = sorted(exercises.exercises())
 KL, LOSS, AGGREGATE, LAPLACE = (
     exercises.exercises()[key].reference
     for key in ("01.kl", "01.sum_mean", "01.aggregate", "01.laplace")
 )
+JOIN, GRID = (exercises.exercises()[key].reference for key in ("02.join", "02.grid"))
+
+
+# ---- the references ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_reference_is_accepted_and_the_random_stream_is_left_alone(key, capsys):
+    """First in this file: the small models that a check trains once are then trained here."""
+
+    def answer(*args):  # the reference itself is not an answer
+        return exercises.exercises()[key].reference(*args)
+
+    state = torch.get_rng_state()
+    assert verify(key, answer) is answer
+    assert torch.equal(torch.get_rng_state(), state)
+    assert capsys.readouterr().out.startswith(f"✔ {key} : ")
 
 
 # ---- right answers -----------------------------------------------------------------------------
@@ -74,6 +93,226 @@ def laplace_by_distributions(x, x_hat, b, mu, logvar):
     return log_likelihood - kl_by_distributions(mu, logvar)
 
 
+# ---- right answers to notebook 02 -------------------------------------------------------------
+
+
+def join_row_by_row(z, labels, num_classes):
+    rows = []
+    for code, label in zip(z, labels):
+        one_hot = torch.zeros(num_classes)
+        one_hot[label] = 1
+        rows.append(torch.cat([code, one_hot]))
+    return torch.stack(rows)
+
+
+def join_in_place(z, labels, num_classes):
+    d = z.shape[1]
+    result = torch.zeros(len(z), d + num_classes)
+    result[:, :d] = z
+    result[torch.arange(len(z)), d + labels] = 1
+    return result
+
+
+def join_with_numpy_eye(z, labels, num_classes):
+    return torch.cat([z, torch.from_numpy(np.eye(num_classes)[labels])], dim=1)
+
+
+def join_by_comparison(z, labels, num_classes):
+    return torch.hstack([z, labels[:, None] == torch.arange(num_classes)])
+
+
+def join_with_scatter(z, labels, num_classes):
+    one_hot = torch.zeros(len(z), num_classes).scatter_(1, labels[:, None], 1.0)
+    return torch.concat([z, one_hot], axis=-1)
+
+
+def elbo_in_one_logarithm(q, prior, likelihood):
+    return (q * torch.log(prior * likelihood / q)).sum()
+
+
+def elbo_by_distributions(q, prior, likelihood):
+    q_z, p_z = torch.distributions.Categorical(q), torch.distributions.Categorical(prior)
+    return q @ likelihood.log() - torch.distributions.kl_divergence(q_z, p_z)
+
+
+def elbo_by_kl_div(q, prior, likelihood):
+    return q @ likelihood.log() - F.kl_div(prior.log(), q, reduction="sum")
+
+
+def elbo_by_the_gap(q, prior, likelihood):
+    evidence = (prior * likelihood).sum()
+    posterior = prior * likelihood / evidence
+    return evidence.log() - (q * (q / posterior).log()).sum()
+
+
+def elbo_with_a_loop(q, prior, likelihood):
+    total = 0.0
+    for k in range(len(q)):
+        total += q[k] * (torch.log(likelihood[k]) - torch.log(q[k] / prior[k]))
+    return total
+
+
+def elbo_with_numpy(q, prior, likelihood):
+    q, prior, likelihood = q.numpy(), prior.numpy(), likelihood.numpy()
+    return np.sum(q * (np.log(likelihood) + np.log(prior) - np.log(q)))
+
+
+def elbo_that_insists_on_float32(q, prior, likelihood):
+    return (q * torch.log(prior * likelihood / q)) @ torch.ones(len(q))
+
+
+def elbo_with_item(q, prior, likelihood):
+    return torch.sum(q * (torch.log(prior * likelihood) - torch.log(q))).item()
+
+
+def elbo_with_a_loop_of_math_log(q, prior, likelihood):
+    total = 0
+    for q_z, p_z, p_x in zip(q.tolist(), prior.tolist(), likelihood.tolist()):
+        total += q_z * (math.log(p_x) - math.log(q_z / p_z))
+    return total
+
+
+def grid_row_by_row(model, z):
+    rows = [model.decode(z, torch.full((len(z),), k)) for k in range(10)]
+    return torch.cat(rows)
+
+
+def grid_cell_by_cell(model, z):
+    page = torch.zeros(10 * len(z), *model.shape)
+    for k in range(10):
+        for j in range(len(z)):
+            page[k * len(z) + j] = model.decode(z[j : j + 1], torch.tensor([k]))[0]
+    return page
+
+
+def grid_column_by_column(model, z):
+    columns = [model.decode(code.expand(10, -1), torch.arange(10)) for code in z]
+    return torch.stack(columns, dim=1).flatten(0, 1)
+
+
+def grid_of_class_weights(model, z):
+    weights = torch.eye(10).repeat_interleave(len(z), dim=0)
+    return model.decode(z.tile(10, 1), weights)
+
+
+def grid_as_an_array(model, z):
+    with torch.no_grad():
+        rows = [model.decode(z, torch.tensor([k])).numpy() for k in range(10)]
+    return np.concatenate(rows)
+
+
+def grid_by_the_decoder(model, z):
+    k, j = torch.meshgrid(torch.arange(10), torch.arange(len(z)), indexing="ij")
+    k, j = k.flatten(), j.flatten()
+    return torch.sigmoid(model.decoder(z[j], model.condition(k, len(k)))[:, 0])
+
+
+def complete_with_the_library(x, mask, n, prior, decode):
+    c = visible_part(x[None], mask)
+    mu, logvar = prior(c)
+    p = decode(reparameterize(mu.expand(n, -1), logvar.expand(n, -1)), c)
+    return torch.where(mask, x, torch.bernoulli(p).to(torch.uint8))
+
+
+def complete_with_distributions(x, mask, n, prior, decode):
+    c = visible_part(x[None], mask)
+    mu, logvar = prior(c)
+    z = torch.distributions.Normal(mu[0], torch.exp(0.5 * logvar[0])).sample((n,))
+    pixels = torch.distributions.Bernoulli(decode(z, c)).sample()
+    return mask * x + ~mask * pixels
+
+
+def complete_with_a_loop_over_codes(x, mask, n, prior, decode):
+    c = visible_part(x[None], mask).repeat(n, 1, 1, 1)
+    mu, logvar = prior(c[:1])
+    z = torch.cat([mu + logvar.exp().sqrt() * torch.randn_like(mu) for _ in range(n)])
+    images = decode(z, c)
+    images = (torch.rand_like(images) < images).float()
+    images[:, :, mask] = x[:, mask].float()
+    return images
+
+
+def complete_pixel_by_pixel(x, mask, n, prior, decode):
+    c = visible_part(x[None], mask)
+    mu, logvar = prior(c)
+    p = decode(torch.normal(mu.expand(n, -1), logvar.mul(0.5).exp().expand(n, -1)), c)
+    images = x.float().repeat(n, 1, 1, 1)
+    for row, column in torch.nonzero(~mask).tolist():
+        for image, probability in zip(images, p):
+            image[0, row, column] = float(torch.rand(()) < probability[0, row, column])
+    return images
+
+
+def complete_with_numpy_draws(x, mask, n, prior, decode):
+    c = visible_part(x[None], mask)
+    mu, logvar = (t.numpy() for t in prior(c))
+    random = np.random.default_rng(0)
+    z = random.normal(mu, np.exp(0.5 * logvar), (n, mu.shape[1])).astype(np.float32)
+    return np.where(mask, x, random.binomial(1, decode(torch.from_numpy(z), c).numpy()))
+
+
+def complete_one_by_one(x, mask, n, prior, decode):
+    c = visible_part(x[None], mask)
+    mu, logvar = prior(c)
+    images = []
+    for _ in range(n):
+        z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        images.append(torch.where(mask, x, torch.bernoulli(decode(z, c))))
+    return torch.cat(images)
+
+
+def complete_all_over_again_each_time(x, mask, n, prior, decode):
+    c = visible_part(x[None], mask)
+    draw = torch.distributions.Bernoulli
+    images = [draw(decode(reparameterize(*prior(c)), c)).sample() for _ in range(n)]
+    return torch.where(mask, x, torch.cat(images))
+
+
+def complete_with_repeated_conditions(x, mask, n, prior, decode):
+    c = visible_part(x.repeat(n, 1, 1, 1), mask)
+    return torch.where(mask, x, torch.bernoulli(decode(reparameterize(*prior(c)), c)))
+
+
+def cvae_loss_with_the_library(x, c, encode, prior, decode):
+    mu, logvar = encode(x, c)
+    log_p = likelihoods.bernoulli(x, decode(reparameterize(mu, logvar), c))
+    return (kl_between_gaussians(mu, logvar, *prior(c)) - likelihoods.sum_pixels(log_p)).mean()
+
+
+def cvae_loss_by_distributions(x, c, encode, prior, decode):
+    q, p = (
+        torch.distributions.Normal(mu, torch.exp(0.5 * logvar))
+        for mu, logvar in (encode(x, c), prior(c))
+    )
+    log_p = torch.distributions.Bernoulli(logits=decode(q.rsample(), c)).log_prob(x)
+    return torch.distributions.kl_divergence(q, p).sum(1).mean() - log_p.sum((1, 2, 3)).mean()
+
+
+def cvae_loss_by_sums(x, c, encode, prior, decode):
+    (mu_q, logvar_q), (mu_p, logvar_p) = encode(x, c), prior(c)
+    sigma_q, sigma_p = logvar_q.mul(0.5).exp(), logvar_p.mul(0.5).exp()
+    logits = decode(torch.randn_like(mu_q) * sigma_q + mu_q, c)
+    bce = F.binary_cross_entropy(torch.sigmoid(logits), x, reduction="sum")
+    kl = torch.log(sigma_p / sigma_q) + (sigma_q**2 + (mu_q - mu_p) ** 2) / (2 * sigma_p**2) - 0.5
+    return (bce + kl.sum()) / x.shape[0]
+
+
+def cvae_loss_in_place(x, c, encode, prior, decode):
+    (mu_q, logvar_q), (mu_p, logvar_p) = encode(x, c), prior(c)
+    z = torch.randn_like(mu_q).mul_(torch.exp(0.5 * logvar_q)).add_(mu_q)
+    costs = F.binary_cross_entropy_with_logits(decode(z, c), x.float(), reduction="none")
+    costs = costs.flatten(1).sum(1)
+    kl = (mu_q - mu_p).pow_(2).div_(logvar_p.exp())
+    kl += (logvar_q - logvar_p).exp()
+    kl -= 1
+    kl -= logvar_q - logvar_p
+    costs += kl.sum(1).div_(2)
+    return costs.mean()
+
+
+# ---- all of them ------------------------------------------------------------------------------
+
+
 class KLAsAnObject:
     def __call__(self, mu, logvar):
         return KL(mu, logvar)
@@ -103,19 +342,45 @@ RIGHT = [
     ("01.aggregate", aggregate_by_mean),
     ("01.aggregate", aggregate_by_mixture),
     ("01.laplace", laplace_by_distributions),
+    ("02.join", join_row_by_row),
+    ("02.join", join_in_place),
+    ("02.join", join_with_numpy_eye),
+    ("02.join", join_by_comparison),
+    ("02.join", join_with_scatter),
+    ("02.elbo", elbo_in_one_logarithm),
+    ("02.elbo", elbo_by_distributions),
+    ("02.elbo", elbo_by_kl_div),
+    ("02.elbo", elbo_by_the_gap),
+    ("02.elbo", elbo_with_a_loop),
+    ("02.elbo", elbo_with_numpy),
+    ("02.elbo", elbo_that_insists_on_float32),
+    ("02.elbo", elbo_with_item),
+    ("02.elbo", elbo_with_a_loop_of_math_log),
+    ("02.grid", grid_row_by_row),
+    ("02.grid", grid_cell_by_cell),
+    ("02.grid", grid_column_by_column),
+    ("02.grid", grid_of_class_weights),
+    ("02.grid", grid_as_an_array),
+    ("02.grid", grid_by_the_decoder),
+    ("02.complete", complete_with_the_library),
+    ("02.complete", complete_with_distributions),
+    ("02.complete", complete_with_a_loop_over_codes),
+    ("02.complete", complete_pixel_by_pixel),
+    ("02.complete", complete_with_numpy_draws),
+    ("02.complete", complete_one_by_one),
+    ("02.complete", complete_all_over_again_each_time),
+    ("02.complete", complete_with_repeated_conditions),
+    ("02.prior", cvae_loss_with_the_library),
+    ("02.prior", cvae_loss_by_distributions),
+    ("02.prior", cvae_loss_by_sums),
+    ("02.prior", cvae_loss_in_place),
 ]
 
 
 @pytest.mark.parametrize("key, answer", RIGHT, ids=lambda value: getattr(value, "__name__", value))
 def test_right_answers_are_accepted_and_returned(key, answer, capsys):
+    torch.manual_seed(0)
     assert verify(key, answer) is answer
-    assert capsys.readouterr().out.startswith(f"✔ {key} : ")
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_the_reference_is_accepted(key, capsys):
-    reference = exercises.exercises()[key].reference
-    assert verify(key, reference) is reference
     assert capsys.readouterr().out.startswith(f"✔ {key} : ")
 
 
@@ -129,6 +394,85 @@ def mean_loss_with_mean_kl(logits, x, mu, logvar):
 def loss_with_reduction_sum(logits, x, mu, logvar):
     bce = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
     return bce + KL(mu, logvar).mean()
+
+
+def kl_discrete(q, p):
+    return (q * torch.log(q / p)).sum()
+
+
+def slide_by_distributions(q, prior, likelihood):
+    """The formula of the slide, log p(x|c) − KL(q‖p(z|c)), in other words."""
+    q, p = torch.distributions.Categorical(q), torch.distributions.Categorical(prior)
+    return torch.logsumexp((prior * likelihood).log(), 0) - torch.distributions.kl_divergence(q, p)
+
+
+def rows(z):
+    """The classes of the grid in the right order."""
+    return torch.arange(10).repeat_interleave(len(z))
+
+
+def draw_each(mu, logvar, n):
+    return mu + torch.exp(0.5 * logvar) * torch.randn(n, mu.shape[1])
+
+
+def drawing(noise):
+    """The codes of 02.complete, made of another noise."""
+    return lambda mu, logvar, n: mu + torch.exp(0.5 * logvar) * noise(n, mu.shape[1])
+
+
+def see(x, mask):
+    return visible_part(x[None], mask)
+
+
+def completing(seen=see, told=None, codes=draw_each, pixels=torch.bernoulli, copy=torch.where):
+    """An answer to 02.complete, one step of which may be replaced by a wrong one.
+
+    Args:
+        seen: function of x and the mask, the condition that prior and decode receive.
+        told: function of that condition, what decode receives in its place.
+    """
+
+    def complete(x, mask, n, prior, decode):
+        c = seen(x, mask)
+        z = codes(*prior(c), n)
+        return copy(mask, x.float(), pixels(decode(z, told(c) if told else c)))
+
+    return complete
+
+
+def complete_without_the_prior(x, mask, n, prior, decode):
+    c = visible_part(x[None], mask)
+    return torch.where(mask, x, torch.bernoulli(decode(torch.randn(n, 3), c)))
+
+
+COMPLETE = completing()
+
+
+def costing(code=reparameterize, kl=kl_between_gaussians, pixels=None, total=None):
+    """An answer to 02.prior, one step of which may be replaced by a wrong one."""
+
+    def cvae_loss(x, c, encode, prior, decode):
+        mu, logvar = encode(x, c)
+        logits = decode(code(mu, logvar), c)
+        bce = (pixels or F.binary_cross_entropy_with_logits)(logits, x, reduction="none")
+        costs = bce.flatten(1).sum(1) + kl(mu, logvar, *prior(c))
+        return total(costs) if total else costs.mean()
+
+    return cvae_loss
+
+
+COST = costing()
+
+
+def noisy(noise):
+    """The code of 02.prior, made of another noise."""
+    return costing(code=lambda mu, logvar: mu + torch.exp(0.5 * logvar) * noise(mu))
+
+
+def kl_with_sigma_p_forgotten(mu_q, logvar_q, mu_p, logvar_p):
+    """Right but for σ_q², which is not divided by σ_p²."""
+    squares = (mu_q - mu_p) ** 2 / logvar_p.exp()
+    return 0.5 * (squares + logvar_q.exp() - 1 - (logvar_q - logvar_p)).sum(1)
 
 
 WRONG = [
@@ -170,16 +514,280 @@ WRONG = [
     ("01.laplace", lambda x, xh, b, mu, lv: LAPLACE(x, xh, b, mu, lv) + 5 * math.log(2), "b = "),
     ("01.laplace", lambda x, xh, b, mu, lv: LAPLACE(x, xh, b, mu, lv) + 2 * KL(mu, lv), "b = "),
     ("01.laplace", lambda x, xh, b, mu, lv: LAPLACE(x, xh, b, mu, lv).mean(), "de forme (4,)"),
+    # the class as a number; class first; glued under each other; no gradient, or another one
+    ("02.join", lambda z, y, k: torch.cat([z, y[:, None].float()], 1), "reçu : (3, 3)"),
+    ("02.join", lambda z, y, k: torch.cat([F.one_hot(y, k), z], 1), "on attend [0.803 ; 0.175 ;"),
+    ("02.join", lambda z, y, k: torch.cat([z, F.one_hot(y, k)]), "s'arrête sur RuntimeError"),
+    ("02.join", lambda z, y, k: JOIN(z.detach(), y, k), "le gradient n'atteint plus z"),
+    ("02.join", lambda z, y, k: JOIN(z, y, k).detach().numpy(), "ni .detach(), ni numpy"),
+    ("02.join", lambda z, y, k: JOIN(z.detach() + 0 * z, y, k), "pas celui d'une simple copie"),
+    # a wrong K; no K; a K good for the first batch only; classes from 1; the number K times
+    ("02.join", lambda z, y, k: JOIN(z, y, 10), "reçu : (3, 12)"),
+    ("02.join", lambda z, y, k: torch.cat([z, F.one_hot(y)], 1), "de forme (3, 6)"),
+    ("02.join", lambda z, y, k: JOIN(z, y, 4), "s'arrête sur RuntimeError"),
+    ("02.join", lambda z, y, k: JOIN(z, (y + 1) % k, k), "classe 1 parmi 4"),
+    ("02.join", lambda z, y, k: torch.cat([z, y[:, None].expand(-1, k)], 1), "1 ; 1 ; 1 ; 1]"),
+    # the slide's formula; KL reversed, added, forgotten, to the posterior
+    ("02.elbo", slide_by_distributions, "ELBO + KL(q‖postérieur) = -1.796344"),
+    ("02.elbo", lambda q, p, px: (p * px).sum().log() - kl_discrete(q, p), "p(x|c) = -1.602814"),
+    ("02.elbo", lambda q, p, px: (q * px.log()).sum() - kl_discrete(p, q), "p(x|c) = -1.602814"),
+    ("02.elbo", lambda q, p, px: (q * px.log()).sum() + kl_discrete(q, p), "p(x|c) = -1.602814"),
+    ("02.elbo", lambda q, p, px: (q * px.log()).sum(), "p(x|c) = -1.602814"),
+    ("02.elbo", lambda q, p, px: (q * (q / (p * px)).log()).sum(), "p(x|c) = -1.602814"),
+    # q·p(x|z,c) without logarithm, or under it; under the prior; a mean; bits; no sum; NaN
+    ("02.elbo", lambda q, p, px: (q * px).sum() - kl_discrete(q, p), "p(x|c) = -1.602814"),
+    ("02.elbo", lambda q, p, px: (q * px).sum().log() - kl_discrete(q, p), "p(x|c) = -1.602814"),
+    ("02.elbo", lambda q, p, px: (p * px.log()).sum() - kl_discrete(q, p), "p(x|c) = -1.602814"),
+    ("02.elbo", lambda q, p, px: (q * (p * px / q).log()).mean(), "p(x|c) = -1.602814"),
+    ("02.elbo", lambda q, p, px: (q * (p * px / q).log2()).sum(), "p(x|c) = -1.602814"),
+    ("02.elbo", lambda q, p, px: q * (p * px / q).log(), "un seul nombre, de forme ()"),
+    ("02.elbo", lambda q, p, px: q.sum() * float("nan"), "ELBO + KL(q‖postérieur) = nan"),
+    # transposed, in two ways; one class; the classes shifted; one row
+    (
+        "02.grid",
+        lambda m, z: m.decode(z.repeat_interleave(10, 0), torch.arange(10).repeat(len(z))),
+        "changent d'une colonne à l'autre",
+    ),
+    (
+        "02.grid",
+        lambda m, z: m.decode(z.repeat(10, 1), torch.arange(10).repeat(len(z))),
+        "changent d'une colonne à l'autre",
+    ),
+    ("02.grid", lambda m, z: m.decode(z.repeat(10, 1), 0 * rows(z)), "dans 10% des cases"),
+    ("02.grid", lambda m, z: m.decode(z.repeat(10, 1), (rows(z) + 1) % 10), "dans 0% des cases"),
+    ("02.grid", lambda m, z: m.decode(z.repeat(10, 1), rows(z) + 1), "ValueError"),
+    ("02.grid", lambda m, z: m.decode(z, torch.arange(len(z))), "Dix lignes de n images"),
+    # other z in each cell, in each row; z in another order; one style for all
+    (
+        "02.grid",
+        lambda m, z: m.decode(torch.randn(10 * len(z), z.shape[1]), rows(z)),
+        "n'est pas le décodage de z[",
+    ),
+    (
+        "02.grid",
+        lambda m, z: torch.cat(
+            [m.decode(torch.randn_like(z), torch.tensor([k])) for k in range(10)]
+        ),
+        "n'est pas le décodage de z[",
+    ),
+    ("02.grid", lambda m, z: m.decode(z.repeat_interleave(10, 0), rows(z)), "le même style"),
+    ("02.grid", lambda m, z: GRID(m, z.flip(0)), "n'est pas le décodage de z["),
+    ("02.grid", lambda m, z: GRID(m, z[:1].expand_as(z)), "n'est pas le décodage de z["),
+    # log-odds; grey levels; rounded; drawn; rows apart
+    (
+        "02.grid",
+        lambda m, z: m.decoder(z.repeat(10, 1), m.condition(rows(z), 10 * len(z)))[:, 0],
+        "on attend les intensités de model.decode",
+    ),
+    ("02.grid", lambda m, z: 255 * GRID(m, z), "on attend les intensités de model.decode"),
+    ("02.grid", lambda m, z: GRID(m, z).round(), "on attend les intensités de model.decode"),
+    (
+        "02.grid",
+        lambda m, z: torch.bernoulli(GRID(m, z)),
+        "on attend les intensités de model.decode",
+    ),
+    ("02.grid", lambda m, z: GRID(m, z).view(10, len(z), 1, 14, 14), "reçu : (10, 8, 1, 14, 14)"),
+    # the condition: of the hidden pixels, of all pixels, without its mask; decode is not told it
+    ("02.complete", completing(seen=lambda x, mask: see(x, ~mask)), "pas la bonne condition"),
+    (
+        "02.complete",
+        completing(seen=lambda x, mask: see(x, torch.ones_like(mask))),
+        "pas la bonne condition",
+    ),
+    (
+        "02.complete",
+        completing(seen=lambda x, mask: see(x, mask)[:, :1]),
+        "c = visible_part(x[None], mask)",
+    ),
+    ("02.complete", completing(told=torch.zeros_like), "prior et decode ne reçoivent pas la"),
+    # one code for all; p(z|c) ignored, or half of it
+    (
+        "02.complete",
+        completing(codes=lambda mu, lv, n: draw_each(mu, lv, 1).repeat(n, 1)),
+        "partagent le même code",
+    ),
+    ("02.complete", completing(codes=lambda mu, lv, n: mu.repeat(n, 1)), "le même code"),
+    ("02.complete", completing(codes=lambda mu, lv, n: draw_each(mu, lv, 1)), "de forme (400, 1,"),
+    ("02.complete", complete_without_the_prior, "il faut appeler prior(c), pour la loi de z"),
+    (
+        "02.complete",
+        completing(codes=lambda mu, lv, n: torch.randn(n, mu.shape[1])),
+        "ne suivent pas la loi de prior(c)",
+    ),
+    (
+        "02.complete",
+        completing(codes=lambda mu, lv, n: mu + torch.randn(n, mu.shape[1])),
+        "ne suivent pas la loi de prior(c)",
+    ),
+    (
+        "02.complete",
+        completing(codes=lambda mu, lv, n: draw_each(0 * mu, lv, n)),
+        "ne suivent pas la loi de prior(c)",
+    ),
+    (
+        "02.complete",
+        completing(codes=lambda mu, lv, n: draw_each(mu, lv, n)[:, None]),
+        "en faut (400, 3), un par complétion",
+    ),
+    # logvar taken for log σ; a uniform noise; one noise for all dimensions
+    (
+        "02.complete",
+        completing(codes=lambda mu, lv, n: draw_each(mu, 2 * lv, n)),
+        "au lieu de 0 et 1. Rappel : σ = exp(logvar / 2)",
+    ),
+    ("02.complete", completing(codes=drawing(torch.rand)), "ne suivent pas la loi de prior(c)"),
+    (
+        "02.complete",
+        completing(codes=drawing(lambda n, d: torch.randn(n, 1))),
+        "les dimensions de z bougent ensemble",
+    ),
+    # visible pixels not copied; the mask inverted
+    ("02.complete", completing(copy=lambda mask, x, pixels: pixels), "un pixel visible a changé"),
+    (
+        "02.complete",
+        completing(copy=lambda mask, x, pixels: torch.where(mask, pixels, x)),
+        "un pixel visible a changé",
+    ),
+    # probabilities; rounded, in two ways; the same draw for all
+    ("02.complete", completing(pixels=lambda p: p), "on attend des 0 et des 1"),
+    ("02.complete", completing(pixels=torch.round), "avec les fréquences [0 ; 1 ; 0 ; 0]"),
+    ("02.complete", completing(pixels=lambda p: p > 0.5), "avec les fréquences [0 ; 1 ; 0 ; 0]"),
+    (
+        "02.complete",
+        completing(pixels=lambda p: torch.rand(p.shape[1:]) < p),
+        "les probabilités [0 ; 1 ; 0.25 ; 0.25] ; vous les noircissez avec les fréquences [0 ; 1 ;",
+    ),
+    # a second sigmoid; black for white; fair coins
+    (
+        "02.complete",
+        completing(pixels=lambda p: torch.bernoulli(p.sigmoid())),
+        "les probabilités [0 ; 1 ; 0.25 ; 0.25] ; vous les noircissez avec les fréquences [0.",
+    ),
+    (
+        "02.complete",
+        completing(pixels=lambda p: torch.rand_like(p) > p),
+        "avec les fréquences [1 ; 0 ; 0.",
+    ),
+    (
+        "02.complete",
+        completing(pixels=lambda p: torch.randint_like(p, 2)),
+        "les probabilités [0 ; 1 ; 0.25 ; 0.25] ; vous les noircissez avec les fréquences [0.",
+    ),
+    # a wrong number of images; the channel lost
+    (
+        "02.complete",
+        lambda x, mask, n, *laws: COMPLETE(x, mask, 16, *laws),
+        "400 images pour n = 400, de forme (400, 1, 4, 4) ; reçu : (16, 1, 4, 4)",
+    ),
+    ("02.complete", lambda x, mask, n, *laws: COMPLETE(x, mask, 1, *laws), "reçu : (1, 1, 4, 4)"),
+    (
+        "02.complete",
+        lambda x, mask, n, *laws: COMPLETE(x, mask, 1, *laws).repeat(n, 1, 1, 1),
+        "decode a reçu des codes (1, 3)",
+    ),
+    ("02.complete", lambda *args: COMPLETE(*args)[:, 0], "reçu : (400, 4, 4)"),
+    # KL reversed, to N(0, I), without ½, a mean over z, forgotten
+    ("02.prior", costing(kl=lambda *q_p: kl_between_gaussians(*q_p[2:], *q_p[:2])), "l'autre sens"),
+    ("02.prior", costing(kl=lambda mu, lv, *p: KL(mu, lv)), "vers N(0, I)"),
+    ("02.prior", costing(kl=lambda *q_p: 2 * kl_between_gaussians(*q_p)), "sur un lot de 4 images"),
+    ("02.prior", costing(kl=lambda *q_p: kl_between_gaussians(*q_p) / 2), "sur un lot de 4 images"),
+    ("02.prior", costing(kl=lambda *q_p: 0), "sur un lot de 4 images de 6 pixels, on attend"),
+    # (µ_q − µ_p)², or σ_q², not divided by σ_p²
+    ("02.prior", costing(kl=lambda m, v, mp, vp: KL(m - mp, v - vp)), "sur un lot de 4 images"),
+    ("02.prior", costing(kl=kl_with_sigma_p_forgotten), "sur un lot de 4 images de 6 pixels"),
+    # a mean over the pixels; a sum over the images; BCE of probabilities
+    (
+        "02.prior",
+        costing(
+            pixels=lambda s, x, **_: F.binary_cross_entropy_with_logits(s, x).expand(len(x), 1)
+        ),
+        "La reconstruction est une moyenne sur les 6 pixels",
+    ),
+    ("02.prior", costing(total=torch.sum), "sommé sur les 4 images"),
+    ("02.prior", costing(total=lambda costs: costs), "un seul nombre pour le lot"),
+    (
+        "02.prior",
+        costing(
+            pixels=lambda s, *x, **how: F.binary_cross_entropy_with_logits(s.sigmoid(), *x, **how)
+        ),
+        "sur un lot de 4 images de 6 pixels",
+    ),
+    # z without gradient, in two ways, or half of it; without noise; of σ = 1; of σ = exp(logvar)
+    (
+        "02.prior",
+        costing(code=lambda *q: reparameterize(*q).detach()),
+        "le gradient ne remonte pas de z à mu de q",
+    ),
+    (
+        "02.prior",
+        costing(code=lambda mu, lv: torch.distributions.Normal(mu, (0.5 * lv).exp()).sample()),
+        "le gradient ne remonte pas de z à mu de q",
+    ),
+    (
+        "02.prior",
+        costing(code=lambda mu, lv: reparameterize(mu, lv.detach())),
+        "le gradient ne remonte pas de z à logvar de q",
+    ),
+    ("02.prior", costing(code=lambda mu, lv: mu), "ne suivent pas la loi q(z|x,c)"),
+    (
+        "02.prior",
+        costing(code=lambda mu, lv: mu + torch.randn_like(mu)),
+        "ne suivent pas la loi q(z|x,c)",
+    ),
+    (
+        "02.prior",
+        costing(code=lambda mu, lv: reparameterize(mu, 2 * lv)),
+        "au lieu de 0 et 1. Rappel : σ = exp(logvar / 2)",
+    ),
+    # a uniform noise, in two ways; one for all images, for all dimensions; z of the prior
+    ("02.prior", noisy(torch.rand_like), "ne suivent pas la loi q(z|x,c)"),
+    ("02.prior", noisy(lambda mu: 2 * torch.rand_like(mu) - 1), "ne suivent pas la loi q(z|x,c)"),
+    ("02.prior", noisy(lambda mu: torch.randn_like(mu[:1])), "ne suivent pas la loi q(z|x,c)"),
+    ("02.prior", noisy(lambda mu: torch.randn(len(mu), 1)), "les dimensions de z bougent ensemble"),
+    (
+        "02.prior",
+        lambda x, c, encode, prior, decode: COST(
+            x, c, encode, prior, lambda z, c: decode(reparameterize(*prior(c)), c)
+        ),
+        "ne suivent pas la loi q(z|x,c)",
+    ),
+    # z not decoded; of a wrong shape; x and c swapped, which only the training sees
+    (
+        "02.prior",
+        lambda x, c, encode, *_: encode(x, c)[0].mean(),
+        "votre coût n'appelle pas decode",
+    ),
+    (
+        "02.prior",
+        lambda x, c, encode, prior, decode: decode(
+            reparameterize(*encode(x, c))[:, None], c
+        ).mean(),
+        "pour 400 images et d = 2, decode a reçu des codes (400, 1, 2)",
+    ),
+    (
+        "02.prior",
+        lambda x, c, encode, *laws: COST(x, c, lambda x, c: encode(c, x), *laws),
+        "Elle devrait faire mieux",
+    ),
+    # the cost, or one of the laws, cut off from the gradient
+    ("02.prior", costing(total=lambda costs: costs.mean().item()), "ni .item(), ni .detach()"),
+    (
+        "02.prior",
+        costing(kl=lambda *q_p: kl_between_gaussians(*q_p[:2], *(t.detach() for t in q_p[2:]))),
+        "par rapport à mu de p(z|c)",
+    ),
 ]
 
 
 @pytest.mark.parametrize("key, answer, message", WRONG)
 def test_wrong_answers_meet_a_counter_example_and_a_hint(key, answer, message, capsys):
+    torch.manual_seed(0)
     assert verify(key, answer) is exercises.exercises()[key].reference
     printed = capsys.readouterr().out
-    assert printed.startswith(f"✘ {key} : ")
-    assert message in printed
-    assert "Indice : " in printed
+    verdict, _, clue = printed.partition("\n  Indice : ")
+    assert verdict.startswith(f"✘ {key} : ")
+    assert message in verdict
+    assert clue
 
 
 def test_a_bound_above_the_evidence_is_caught_by_the_quadrature():
@@ -218,8 +826,18 @@ def test_empty_answers_are_to_do(key, answer, capsys):
 def test_the_untouched_stub_is_to_do(key, capsys):
     """Stubs to repair return something: they are recognised by their code."""
     assert verify(key, exercises.exercises()[key].stub) is exercises.exercises()[key].reference
-    to_repair = key in ("01.sum_mean", "01.aggregate")
+    to_repair = key in ("01.sum_mean", "01.aggregate", "02.elbo")
     assert capsys.readouterr().out.startswith(f"… {key} : à {'réparer' if to_repair else 'compl'}")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_check_that_runs_twice_tells_that_the_reference_is_in_place(key, capsys):
+    """`kl = verify("01.kl", kl)` again, after a wrong answer: no ✔ for the reference."""
+    answer = verify(key, None)
+    capsys.readouterr()
+    assert verify(key, answer) is answer
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"… {key} : la fonction de référence est en place")
 
 
 def test_something_else_than_a_function(capsys):
@@ -254,7 +872,7 @@ def test_hints_come_one_by_one_then_the_solution(capsys):
 def test_the_printed_solution_runs_and_is_right(key, capsys):
     solution(key)
     source = capsys.readouterr().out
-    names = {"math": math, "torch": torch, "F": F}
+    names = {"math": math, "torch": torch, "F": F, "visible_part": visible_part}
     exec(source, names)
     name = exercises.exercises()[key].reference.__name__
     assert verify(key, names[name]) is names[name]

@@ -203,37 +203,3 @@ def test_row_labels_stand_beside_their_rows():
     figures.show_images(torch.zeros(6, 1, 8, 8), columns=3, row_labels=("haut", "bas"), ax=ax)
     assert [text.get_text() for text in ax.texts] == ["haut", "bas"]
     assert [text.get_position()[1] for text in ax.texts] == [5, 15]
-
-
-# ---- diagrams ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("filled", [True, False])
-def test_box(filled):
-    _, ax = plt.subplots()
-    figures.box(ax, (1, 2), "texte", COLORS["z"], filled=filled)
-    render()
-    assert ax.texts[0].get_text() == "texte" and ax.texts[0].get_position() == (1, 2)
-    inside, ink = to_hex(ax.patches[0].get_facecolor()), to_hex(ax.texts[0].get_color())
-    pair = (COLORS["z"].lower(), "#ffffff")
-    assert (inside, ink) == (pair if filled else pair[::-1])
-
-
-def test_arrow_has_a_label_only_when_given_one():
-    _, ax = plt.subplots()
-    figures.arrow(ax, (0, 0), (2, 0))
-    figures.arrow(ax, (0, 0), (2, 0), "tirage", dashed=True, curve=0.3)
-    render()
-    assert len(ax.patches) == 2 and [text.get_text() for text in ax.texts] == ["tirage"]
-    assert [patch.get_linestyle() for patch in ax.patches] == ["-", "--"]
-    x, y = ax.texts[0].get_position()
-    assert x == 1 and y > 0
-
-
-def test_vae_diagram_writes_the_shapes_under_its_boxes():
-    shapes = ("(B, 1, 28, 28)", "(B, 2)", "(B, 2) ", "(B, 1, 28, 28) ")
-    figures.vae_diagram(shapes)
-    (ax,) = render().axes
-    texts = [text.get_text() for text in ax.texts]
-    assert set(shapes) <= set(texts)
-    assert any("encodeur" in text for text in texts) and any("KL" in text for text in texts)

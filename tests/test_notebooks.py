@@ -22,7 +22,7 @@ def code_cells(path):
 
 
 def test_there_are_notebooks():
-    assert [path.stem for path in NOTEBOOKS][:2] == ["00_accueil", "01_vae_recap"]
+    assert [path.stem for path in NOTEBOOKS][:3] == ["00_accueil", "01_vae_recap", "02_cvae"]
 
 
 @each_notebook
@@ -125,8 +125,9 @@ def test_approximate_numbers_are_those_of_the_committed_run(path):
         assert any(abs(p - value) <= 0.05 * abs(value) for p in printed_values), number
 
 
-def test_notebook_01_quotes_numbers():
-    """The two tests above would pass on a notebook without numbers: this one has some."""
-    path = next(path for path in NOTEBOOKS if path.stem == "01_vae_recap")
+@pytest.mark.parametrize("stem", ["01_vae_recap", "02_cvae"])
+def test_notebooks_quote_numbers(stem):
+    """The two tests above would pass on a notebook without numbers: these have some."""
+    path = next(path for path in NOTEBOOKS if path.stem == stem)
     assert len(list(prose_numbers(path, BOLD))) >= 8
     assert len(list(prose_numbers(path, ABOUT))) >= 3

@@ -1,16 +1,15 @@
 """Exercises of notebook 01: the closed-form KL, sum or mean, the aggregate posterior, Laplace."""
 
-import functools
 import math
 
 import torch
 import torch.nn.functional as F
 
 from .. import likelihoods
-from ..data import load
 from ..training import fit
 from ..vae import VAE, kl_to_standard_normal
 from . import Exercise, Wrong
+from .helpers import as_tensor, call, compare, numbers, small_digits, tolerance
 
 
 class Stubs:
@@ -65,55 +64,6 @@ class References:
 
 
 # ---------------------------------------------------------------------------------------------
-# Helpers of the checks
-# ---------------------------------------------------------------------------------------------
-
-
-def _call(answer, *inputs):
-    """Call the answer on copies, so that it may edit them: float64, or float32 where it insists."""
-    try:
-        return answer(*(x.clone() if isinstance(x, torch.Tensor) else x for x in inputs))
-    except RuntimeError as error:
-        if "dtype" not in str(error):
-            raise
-        return answer(*(x.float() if isinstance(x, torch.Tensor) else x for x in inputs))
-
-
-def _as_tensor(value, shape, what, advice=""):
-    """The answer as a float64 tensor of the expected shape, whatever library produced it."""
-    try:
-        if isinstance(value, list):
-            value = [x.item() if isinstance(x, torch.Tensor) else x for x in value]
-        value = torch.as_tensor(value).detach().cpu().double()
-    except (TypeError, ValueError, RuntimeError):
-        raise Wrong(f"on attend {what}, pas un objet de type {type(value).__name__}.") from None
-    if tuple(value.shape) != tuple(shape):
-        received = f"on attend {what}, de forme {tuple(shape)} ; reçu : {tuple(value.shape)}."
-        raise Wrong(f"{received} {advice}".rstrip())
-    return value
-
-
-def _tolerance(answer):
-    """1e-6, or what float32 allows."""
-    return 1e-5 if getattr(answer, "dtype", None) == torch.float32 else 1e-6
-
-
-def _compare(got, expected, tolerance, describe):
-    """Raise `Wrong` at the first entry that differs; `describe(index)` names the input there."""
-    for index in range(len(expected)):
-        error = abs(got[index] - expected[index])
-        if not error <= tolerance * max(1.0, abs(expected[index])):  # `not <=` also catches NaN
-            raise Wrong(
-                f"pour {describe(index)}, on attend {expected[index]:.8g} ; "
-                f"vous obtenez {got[index]:.8g}."
-            )
-
-
-def _numbers(tensor):
-    return "[" + " ; ".join(f"{value:.3g}" for value in tensor.flatten().tolist()) + "]"
-
-
-# ---------------------------------------------------------------------------------------------
 # The checks: each raises `Wrong`, or returns the sentence of the ✔ line
 # ---------------------------------------------------------------------------------------------
 
@@ -124,20 +74,15 @@ def check_kl(kl):
     mu, logvar = mu.double(), 2 * sigma.double().log()
     expected = References.kl(mu, logvar)
     advice = "Sommez sur les dimensions de z, et gardez une valeur par image."
-    answer = _call(kl, mu, logvar)
-    got = _as_tensor(answer, (4,), "un nombre par image", advice)
-    _compare(
+    answer = call(kl, mu, logvar)
+    got = as_tensor(answer, (4,), "un nombre par image", advice)
+    compare(
         got,
         expected,
-        _tolerance(answer),
-        lambda i: f"mu = {_numbers(mu[i])} et sigma = {_numbers(sigma[i])}",
+        tolerance(answer),
+        lambda i: f"mu = {numbers(mu[i])} et sigma = {numbers(sigma[i])}",
     )
     return "même valeur que la référence, à 1e-6 près."
-
-
-@functools.cache
-def _small_digits():
-    return load("digits", size=14, levels=2, copies=0)
 
 
 def train_small_vae(vae_loss, steps=400):
@@ -146,7 +91,7 @@ def train_small_vae(vae_loss, steps=400):
     Returns:
         the model, images of the test set, and the mean KL of their codes, in nats.
     """
-    data = _small_digits()
+    data = small_digits()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = VAE(data.shape, z_dim=8, hidden=(64,)).start_from(data.train.images)
@@ -172,9 +117,9 @@ def check_vae_loss(vae_loss):
     x = (torch.rand(3, 1, 2, 4, generator=generator) < 0.5).float()
     mu, logvar = torch.randn(2, 3, 2, generator=generator)
     expected = References.vae_loss(logits, x, mu, logvar).item()
-    cost = _call(vae_loss, logits.requires_grad_(), x, mu, logvar)
+    cost = call(vae_loss, logits.requires_grad_(), x, mu, logvar)
     advice = "Prenez la moyenne sur les images."
-    got = _as_tensor(cost, (), "un seul nombre pour le lot", advice).item()
+    got = as_tensor(cost, (), "un seul nombre pour le lot", advice).item()
     if not getattr(cost, "requires_grad", False):
         raise Wrong("le coût doit rester dérivable : ni .item(), ni .detach(), ni numpy.")
     if abs(got - expected) <= 1e-4 * abs(expected):
@@ -202,21 +147,21 @@ def check_log_aggregate(log_aggregate):
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(5, 2, generator=generator).double()
     mu, logvar = torch.randn(2, 3, 2, generator=generator).double()
-    answer = _call(log_aggregate, z, mu, logvar)
-    log_q_2d = _as_tensor(answer, (5,), "un nombre par point z")
+    answer = call(log_aggregate, z, mu, logvar)
+    log_q_2d = as_tensor(answer, (5,), "un nombre par point z")
     expected_2d = References.log_aggregate(z, mu, logvar)
 
     mu = torch.tensor([[-1.0], [0.5], [2.0], [2.5]]).double()
     logvar = 2 * torch.tensor([[0.5], [0.2], [1.0], [0.3]]).double().log()
     z = torch.linspace(-6, 8, 2801).double()[:, None]
-    answer = _call(log_aggregate, z, mu, logvar)
-    log_q = _as_tensor(answer, (2801,), "un nombre par point z")
+    answer = call(log_aggregate, z, mu, logvar)
+    log_q = as_tensor(answer, (2801,), "un nombre par point z")
     total = log_q.exp().sum().item() * 14 / 2800
     if not abs(total - 1) < 1e-3:
         raise Wrong(f"avec 4 codes, l'intégrale de q(z) vaut {total:.3f} au lieu de 1.")
     expected = References.log_aggregate(z, mu, logvar)
-    _compare(log_q, expected, 10 * _tolerance(answer), lambda i: f"z = {z[i].item():.3g}")
-    _compare(log_q_2d, expected_2d, 10 * _tolerance(answer), lambda i: "3 codes de dimension 2")
+    compare(log_q, expected, 10 * tolerance(answer), lambda i: f"z = {z[i].item():.3g}")
+    compare(log_q_2d, expected_2d, 10 * tolerance(answer), lambda i: "3 codes de dimension 2")
     return "l'intégrale de q(z) vaut 1."
 
 
@@ -225,8 +170,8 @@ def check_laplace_elbo(laplace_elbo):
     x, x_hat = torch.rand(2, 4, 5, generator=generator).double()
     mu, logvar = torch.randn(2, 4, 3, generator=generator).double()
     for b in (1.0, 0.5, 0.1, 2.0):
-        answer = _call(laplace_elbo, x, x_hat, b, mu, logvar)
-        got = _as_tensor(answer, (4,), "un nombre par image")
+        answer = call(laplace_elbo, x, x_hat, b, mu, logvar)
+        got = as_tensor(answer, (4,), "un nombre par image")
         expected = References.laplace_elbo(x, x_hat, b, mu, logvar)
 
         constant = 5 * math.log(2 * b)
@@ -238,10 +183,10 @@ def check_laplace_elbo(laplace_elbo):
 
         def describe(i, b=b):
             kl = References.kl(mu, logvar)[i]
-            numbers = f"x = {_numbers(x[i])}, x_hat = {_numbers(x_hat[i])}"
-            return f"b = {b}, {numbers} et KL = {kl:.4g}"
+            where = f"x = {numbers(x[i])}, x_hat = {numbers(x_hat[i])}"
+            return f"b = {b}, {where} et KL = {kl:.4g}"
 
-        _compare(got, expected, _tolerance(answer), describe)
+        compare(got, expected, tolerance(answer), describe)
     gap = _smallest_gap(laplace_elbo)
     if gap < 0:
         raise Wrong(f"la « borne » dépasse log p(x) de {-gap:.3g} nat.")
@@ -261,7 +206,7 @@ def _smallest_gap(laplace_elbo):
         for mu, sigma in ((0.45 * x, 0.2), (0.3 * x, 0.5), (0.0 * x, 1.0)):
             logvar = torch.full_like(z, 2 * math.log(sigma))
             columns = [tensor[:, None] for tensor in (x, 2 * z, mu, logvar)]  # (4001, 1) each
-            bound = torch.as_tensor(_call(laplace_elbo, *columns[:2], b, *columns[2:]))
+            bound = torch.as_tensor(call(laplace_elbo, *columns[:2], b, *columns[2:]))
             q = likelihoods.gaussian(z, mu, logvar).exp() * step
             gaps.append((log_evidence - (q * bound).sum() / q.sum()).item())
     return min(gaps)

@@ -1,0 +1,16 @@
+"""The interactive demos of the course; each is a `LivePicture`."""
+
+from .conditional import completion_explorer, condition_explorer
+from .latent import latent_explorer
+from .live import LivePicture, draw_offline, font, to_pil, to_png
+
+__all__ = [
+    "LivePicture",
+    "completion_explorer",
+    "condition_explorer",
+    "draw_offline",
+    "font",
+    "latent_explorer",
+    "to_pil",
+    "to_png",
+]

@@ -1,0 +1,170 @@
+"""The diagrams of the lecture, redrawn by code, in the colours of their concepts."""
+
+import matplotlib.pyplot as plt
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from .figures import COLORS
+
+DARK = "#444444"  # networks and deterministic steps
+
+
+def box(ax, centre, text, color, *, width=1.5, height=0.9, filled=True):
+    """A rounded box of a diagram, in the colour of its concept."""
+    x, y = centre
+    ax.add_patch(
+        FancyBboxPatch(
+            (x - width / 2, y - height / 2),
+            width,
+            height,
+            boxstyle="round,pad=0.02,rounding_size=0.15",
+            fc=color if filled else "white",
+            ec=color,
+            lw=2,
+        )
+    )
+    ax.text(x, y, text, ha="center", va="center", color="white" if filled else color, fontsize=13)
+
+
+def arrow(ax, start, end, text="", *, color=DARK, dashed=False, curve=0.0):
+    """An arrow between two points of a diagram, its label above the middle."""
+    ax.add_patch(
+        FancyArrowPatch(
+            start,
+            end,
+            arrowstyle="-|>",
+            mutation_scale=16,
+            color=color,
+            lw=1.8,
+            ls="--" if dashed else "-",
+            connectionstyle=f"arc3,rad={curve}",
+            shrinkA=0,
+            shrinkB=0,
+        )
+    )
+    if text:
+        x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+        ax.text(x, y + 0.14, text, ha="center", va="bottom", color=color, fontsize=11)
+
+
+def vae(shapes=("", "", "", "")):
+    """The VAE of slide 2: what is computed (boxes), what is drawn at random (ε), what is paid for.
+
+    Args:
+        shapes: text under x, under (mu, logvar), under z and under the output.
+    """
+    _, ax = plt.subplots(figsize=(10.5, 3.6))
+    x, z = COLORS["x"], COLORS["z"]
+    box(ax, (0.8, 1.6), "$x$", x, width=1.0)
+    box(ax, (3.0, 1.6), "encodeur\n$q_\\phi(z|x)$", DARK, width=1.7, height=1.1, filled=False)
+    box(ax, (5.2, 2.2), "$\\mu$", z, width=0.9, height=0.7)
+    box(ax, (5.2, 1.0), "$\\log\\sigma^2$", z, width=1.1, height=0.7)
+    box(ax, (7.4, 1.6), "$z=\\mu+\\sigma\\varepsilon$", z, width=1.7)
+    box(ax, (9.9, 1.6), "décodeur\n$p_\\theta(x|z)$", DARK, width=1.7, height=1.1, filled=False)
+    box(ax, (12.1, 1.6), "$\\hat{x}$", x, width=1.0)
+    ax.text(7.4, 3.05, "$\\varepsilon\\sim\\mathcal{N}(0,I)$", ha="center", color=COLORS["prior"])
+    arrow(ax, (7.4, 2.95), (7.4, 2.1), color=COLORS["prior"], dashed=True)
+    for start, end in (
+        ((1.32, 1.6), (2.12, 1.6)),
+        ((3.88, 1.75), (4.72, 2.2)),
+        ((3.88, 1.45), (4.62, 1.0)),
+        ((5.68, 2.2), (6.52, 1.75)),
+        ((5.78, 1.0), (6.52, 1.45)),
+        ((8.28, 1.6), (9.02, 1.6)),
+        ((10.78, 1.6), (11.58, 1.6)),
+    ):
+        arrow(ax, start, end)
+    for centre, text in zip((0.8, 5.2, 7.4, 12.1), shapes):
+        ax.text(centre, 0.42, text, ha="center", va="top", color=DARK, fontsize=11)
+    ax.text(5.2, -0.25, "KL$(q\\,\\|\\,p(z))$", ha="center", color=z, fontsize=13)
+    ax.text(12.1, -0.25, "$-\\log p(x|z)$", ha="center", color=x, fontsize=13)
+    ax.set(xlim=(0, 13.0), ylim=(-0.5, 3.5), aspect="equal")
+    ax.axis("off")
+
+
+def _canvas(width, height, *, bottom=0.0):
+    """Empty axes of a diagram, `width` × `height` in the units of its boxes."""
+    _, ax = plt.subplots(figsize=(0.68 * width, 0.68 * (height - bottom)))
+    ax.set(xlim=(-0.4, width), ylim=(bottom, height), aspect="equal")
+    ax.axis("off")
+    return ax
+
+
+def _network(ax, centre, text):
+    box(ax, centre, text, DARK, width=2.0, height=1.2, filled=False)
+
+
+def _shape(ax, centre, text):
+    """The shape of a tensor, under its box."""
+    x, y = centre
+    ax.text(x, y - 0.62, text, ha="center", va="top", color=DARK, fontsize=10.5)
+
+
+def cvae_training(shapes=("", "", "", "", "")):
+    """The CVAE while it learns (slide 7): the condition enters the encoder and the decoder.
+
+    Args:
+        shapes: text under x, under c, under (mu, logvar), under [z, c] and under the output.
+    """
+    ax = _canvas(16.0, 4.7, bottom=-0.9)
+    x, z, y = COLORS["x"], COLORS["z"], COLORS["y"]
+    box(ax, (0.8, 2.9), "$x$", x, width=1.1)
+    box(ax, (0.8, 0.9), "$c$", y, width=1.1)
+    _network(ax, (3.1, 1.9), "encodeur\n$q_\\phi(z|x,c)$")
+    box(ax, (5.7, 2.5), "$\\mu$", z, width=1.0, height=0.7)
+    box(ax, (5.7, 1.5), "$\\log\\sigma^2$", z, width=1.2, height=0.7)
+    box(ax, (8.1, 1.9), "$z=\\mu+\\sigma\\varepsilon$", z, width=1.9)
+    ax.text(8.1, 3.6, "$\\varepsilon\\sim\\mathcal{N}(0,I)$", ha="center", color=COLORS["prior"])
+    arrow(ax, (8.1, 3.5), (8.1, 2.4), color=COLORS["prior"], dashed=True)
+    box(ax, (10.2, 1.9), "$z$", z, width=0.6)  # the concatenation: two boxes that touch
+    box(ax, (10.84, 1.9), "$c$", y, width=0.6)
+    _network(ax, (12.85, 1.9), "décodeur\n$p_\\theta(x|z,c)$")
+    box(ax, (15.15, 1.9), "$\\hat{x}$", x, width=0.9)
+    for start, end, color in (
+        ((1.38, 2.8), (2.06, 2.2), DARK),
+        ((1.38, 1.0), (2.06, 1.6), y),
+        ((4.13, 2.05), (5.16, 2.5), DARK),
+        ((4.13, 1.75), (5.06, 1.5), DARK),
+        ((6.23, 2.5), (7.11, 2.05), DARK),
+        ((6.33, 1.5), (7.11, 1.75), DARK),
+        ((9.08, 1.9), (9.86, 1.9), DARK),
+        ((11.18, 1.9), (11.81, 1.9), DARK),
+        ((13.88, 1.9), (14.66, 1.9), DARK),
+    ):
+        arrow(ax, start, end, color=color)
+    ax.plot([1.38, 10.84], [0.7, 0.7], color=y, lw=1.8)
+    arrow(ax, (10.84, 0.68), (10.84, 1.4), color=y)
+    ax.text(6.1, 0.58, "concaténation", ha="center", va="top", color=y, fontsize=12)
+    _shape(ax, (0.8, 2.9), shapes[0])
+    _shape(ax, (0.8, 0.9), shapes[1])
+    ax.text(5.7, 3.02, shapes[2], ha="center", color=DARK, fontsize=10.5)
+    ax.text(10.52, 2.55, shapes[3], ha="center", color=DARK, fontsize=10.5)
+    _shape(ax, (15.15, 1.9), shapes[4])
+    ax.text(5.7, -0.75, "KL$(q_\\phi(z|x,c)\\,\\|\\,p(z|c))$", ha="center", color=z, fontsize=13)
+    ax.text(13.6, -0.75, "$-\\log p_\\theta(x|z,c)$", ha="center", color=x, fontsize=13)
+
+
+def cvae_sampling(shapes=("", "", "")):
+    """The CVAE when it invents (slide 8): choose c, draw z, concatenate, decode.
+
+    Args:
+        shapes: text under z, under c and under the output.
+    """
+    ax = _canvas(11.6, 3.6, bottom=-0.3)
+    x, z, y = COLORS["x"], COLORS["z"], COLORS["y"]
+    box(ax, (1.9, 2.4), "1. choisir $c$", y, width=2.7, height=0.8)
+    box(ax, (1.9, 0.9), "2. $z\\sim p(z|c)$", z, width=2.7, height=0.8)
+    box(ax, (5.0, 1.65), "$z$", z, width=0.6)
+    box(ax, (5.64, 1.65), "$c$", y, width=0.6)
+    ax.text(5.32, 2.3, "3. concaténer", ha="center", color=DARK, fontsize=12)
+    _network(ax, (7.9, 1.65), "décodeur\n$p_\\theta(x|z,c)$")
+    ax.text(7.9, 2.45, "4. décoder", ha="center", color=DARK, fontsize=12)
+    box(ax, (10.5, 1.65), "$\\hat{x}$", x, width=1.0)
+    for start, end, color in (
+        ((3.28, 2.3), (4.66, 1.8), y),
+        ((3.28, 1.0), (4.66, 1.5), z),
+        ((5.98, 1.65), (6.86, 1.65), DARK),
+        ((8.93, 1.65), (9.96, 1.65), DARK),
+    ):
+        arrow(ax, start, end, color=color)
+    for centre, text in zip(((1.9, 0.94), (1.9, 2.44), (10.5, 1.65)), shapes):
+        _shape(ax, centre, text)

@@ -1,0 +1,28 @@
+"""Judging the models: comparison tables, a classifier, measured attributes, exact small sums."""
+
+from .attributes import measure_attributes
+from .classifier import (
+    CLASSIFIER_PATH,
+    DigitClassifier,
+    label_fidelity,
+    legible_share,
+    load_classifier,
+    train_classifier,
+)
+from .exact import best_diagonal_gaussian, enumerate_images, grid_posterior, total_probability
+from .tables import ComparisonTable
+
+__all__ = [
+    "CLASSIFIER_PATH",
+    "ComparisonTable",
+    "DigitClassifier",
+    "best_diagonal_gaussian",
+    "enumerate_images",
+    "grid_posterior",
+    "label_fidelity",
+    "legible_share",
+    "load_classifier",
+    "measure_attributes",
+    "total_probability",
+    "train_classifier",
+]

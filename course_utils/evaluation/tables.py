@@ -1,0 +1,70 @@
+"""Comparing models: test log-likelihoods side by side."""
+
+import html
+import math
+
+import torch
+
+from ..likelihoods import bits_per_dim
+
+
+class ComparisonTable:
+    """Test log-likelihoods of several models, in nats per image and in bits per dimension.
+
+    >>> table = ComparisonTable(dims=784)
+    >>> table.add("VAE, z = 2", vae.log_prob(x), bound=True)
+    >>> table                                   # the last line of a cell shows it
+
+    Args:
+        dims: number of dimensions C·H·W of an image.
+        dequantized_levels: for densities on [0, 1], see `likelihoods.bits_per_dim`.
+        quantity: what is in nats per image, the head of its column.
+    """
+
+    def __init__(self, dims, *, dequantized_levels=None, quantity="−log p(x)"):
+        self.dims, self.dequantized_levels = dims, dequantized_levels
+        self.quantity = quantity
+        self.rows = []
+
+    def add(self, model, log_prob, *, bound=False, note=""):
+        """Add a row: the mean of `log_prob` `(B,)`, nats per image, over the images of a test set.
+
+        `bound` marks a lower bound on log p(x) (its negative is then shown with a « ≤ »).
+        """
+        log_prob = torch.as_tensor(log_prob).detach().cpu()
+        if log_prob.dim() != 1 or len(log_prob) == 0 or not log_prob.is_floating_point():
+            raise ValueError(
+                f"expected the log-likelihood of each image, (B,), got {tuple(log_prob.shape)} "
+                f"{log_prob.dtype}"
+            )
+        if not torch.isfinite(log_prob).all():
+            raise ValueError(f"the log-likelihoods of {model!r} are not all finite")
+        nats = -log_prob.double().mean().item()
+        error = log_prob.double().std(correction=0).item() / math.sqrt(len(log_prob))
+        bits = bits_per_dim(nats, self.dims, dequantized_levels=self.dequantized_levels)
+        self.rows.append((model, "≤ " if bound else "", nats, error, bits, note))
+        return self
+
+    def _cells(self):
+        header = ("modèle", f"{self.quantity}, nats/image", "erreur type", "bits/dim", "remarque")
+        rows = [
+            (model, f"{bound}{nats:.1f}", f"± {error:.1f}", f"{bits:.3f}", note)
+            for model, bound, nats, error, bits, note in self.rows
+        ]
+        width = 5 if any(row[-1] for row in rows) else 4
+        return [cells[:width] for cells in (header, *rows)]
+
+    def __repr__(self):
+        cells = self._cells()
+        widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in cells]
+        return "\n".join(lines)
+
+    def _repr_html_(self):
+        header, *rows = self._cells()
+
+        def line(cells, tag):
+            return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+
+        body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+        return f"<table><thead><tr>{line(header, 'th')}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,0 +1,60 @@
+"""What the checks of several notebooks share: calling an answer, reading it, comparing it."""
+
+import functools
+
+import torch
+
+from ..data import load
+from . import Wrong
+
+
+def call(answer, *inputs):
+    """Call the answer on copies, so that it may edit them: float64, or float32 where it insists."""
+    try:
+        return answer(*(x.clone() if isinstance(x, torch.Tensor) else x for x in inputs))
+    except RuntimeError as error:
+        if "dtype" not in str(error):
+            raise
+        return answer(*(x.float() if isinstance(x, torch.Tensor) else x for x in inputs))
+
+
+def as_tensor(value, shape, what, advice=""):
+    """The answer as a float64 tensor of the expected shape, whatever library produced it."""
+    try:
+        if isinstance(value, list):
+            value = [x.item() if isinstance(x, torch.Tensor) else x for x in value]
+        if not isinstance(value, torch.Tensor):
+            value = torch.as_tensor(value, dtype=torch.float64)  # a float keeps its precision
+        value = value.detach().cpu().double()
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong(f"on attend {what}, pas un objet de type {type(value).__name__}.") from None
+    if tuple(value.shape) != tuple(shape):
+        received = f"on attend {what}, de forme {tuple(shape)} ; reçu : {tuple(value.shape)}."
+        raise Wrong(f"{received} {advice}".rstrip())
+    return value
+
+
+def tolerance(answer):
+    """1e-6, or what float32 allows."""
+    return 1e-5 if getattr(answer, "dtype", None) == torch.float32 else 1e-6
+
+
+def compare(got, expected, tolerance, describe):
+    """Raise `Wrong` at the first entry that differs; `describe(index)` names the input there."""
+    for index in range(len(expected)):
+        error = abs(got[index] - expected[index])
+        if not error <= tolerance * max(1.0, abs(expected[index])):  # `not <=` also catches NaN
+            raise Wrong(
+                f"pour {describe(index)}, on attend {expected[index]:.8g} ; "
+                f"vous obtenez {got[index]:.8g}."
+            )
+
+
+def numbers(tensor):
+    """`[1 ; 0.5]`, for the messages."""
+    return "[" + " ; ".join(f"{value:.3g}" for value in tensor.flatten().tolist()) + "]"
+
+
+@functools.cache
+def small_digits():
+    return load("digits", size=14, levels=2, copies=0)

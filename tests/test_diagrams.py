@@ -1,0 +1,224 @@
+"""The diagrams: what they say, in the right colours, and every word of it legible."""
+
+import itertools
+
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from course_utils import diagrams
+from course_utils.figures import COLORS
+
+pytestmark = pytest.mark.usefixtures("no_screen")
+
+# Long shapes, those of the notebooks, one for each place.
+SHAPES = {
+    diagrams.vae: ("(64, 1, 28, 28)", "(64, 2)", "(64, 4)", "(65, 1, 28, 28)"),
+    diagrams.cvae_training: (
+        "(128, 1, 28, 28)",
+        "(128, 10)",
+        "(128, 4)",
+        "(128, 14)",
+        "(129, 1, 28, 28)",
+    ),
+    diagrams.cvae_sampling: ("(20, 4)", "(20, 10)", "(20, 1, 28, 28)"),
+}
+each_diagram = pytest.mark.parametrize("diagram", SHAPES, ids=lambda diagram: diagram.__name__)
+each_cvae = pytest.mark.parametrize(
+    "diagram", [diagrams.cvae_training, diagrams.cvae_sampling], ids=["training", "sampling"]
+)
+
+
+def render():
+    """Draw the current figure for good, and return it."""
+    figure = plt.gcf()
+    figure.canvas.draw()
+    return figure
+
+
+def draw(diagram, *args):
+    """The axes of the diagram, drawn."""
+    diagram(*args)
+    (ax,) = render().axes
+    return ax
+
+
+def texts(ax):
+    return {text.get_text(): text for text in ax.texts if text.get_text()}
+
+
+def boxes(ax, color):
+    """The boxes filled with the colour of a concept."""
+    patches = [patch for patch in ax.patches if isinstance(patch, FancyBboxPatch)]
+    return [patch for patch in patches if to_hex(patch.get_facecolor()).upper() == COLORS[color]]
+
+
+def centre(patch):
+    box = patch.get_window_extent()
+    return (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+
+
+def inside(inner, outer):
+    return (
+        outer.x0 <= inner.x0
+        and inner.x1 <= outer.x1
+        and outer.y0 <= inner.y0
+        and inner.y1 <= outer.y1
+    )
+
+
+# ---- pieces -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_box(filled):
+    _, ax = plt.subplots()
+    diagrams.box(ax, (1, 2), "texte", COLORS["z"], filled=filled)
+    render()
+    assert ax.texts[0].get_text() == "texte" and ax.texts[0].get_position() == (1, 2)
+    fill, ink = to_hex(ax.patches[0].get_facecolor()), to_hex(ax.texts[0].get_color())
+    pair = (COLORS["z"].lower(), "#ffffff")
+    assert (fill, ink) == (pair if filled else pair[::-1])
+
+
+def test_arrow_has_a_label_only_when_given_one():
+    _, ax = plt.subplots()
+    diagrams.arrow(ax, (0, 0), (2, 0))
+    diagrams.arrow(ax, (0, 0), (2, 0), "tirage", dashed=True, curve=0.3)
+    render()
+    assert len(ax.patches) == 2 and [text.get_text() for text in ax.texts] == ["tirage"]
+    assert [patch.get_linestyle() for patch in ax.patches] == ["-", "--"]
+    x, y = ax.texts[0].get_position()
+    assert x == 1 and y > 0
+
+
+# ---- every diagram ----------------------------------------------------------------------------
+
+
+@each_diagram
+def test_the_shapes_are_written(diagram):
+    assert set(SHAPES[diagram]) <= texts(draw(diagram, SHAPES[diagram])).keys()
+
+
+@each_diagram
+def test_without_shapes_nothing_else_is_missing(diagram):
+    with_shapes, without = draw(diagram, SHAPES[diagram]), draw(diagram)
+    assert texts(with_shapes).keys() - texts(without).keys() == set(SHAPES[diagram])
+
+
+@each_diagram
+def test_one_figure_of_one_panel_without_axes(diagram):
+    ax = draw(diagram)
+    assert len(plt.get_fignums()) == 1 and not ax.axison
+    width, _ = ax.figure.get_size_inches()
+    assert 7 <= width <= 11, "fits a notebook's page"
+
+
+@each_diagram
+@pytest.mark.parametrize("with_shapes", [True, False], ids=["with shapes", "without"])
+def test_no_text_leaves_the_figure(diagram, with_shapes):
+    ax = draw(diagram, *[SHAPES[diagram]] * with_shapes)
+    for name, text in texts(ax).items():
+        assert inside(text.get_window_extent(), ax.figure.bbox), name
+        # nor is placed outside of the axes, which the layout would then shrink
+        assert ax.viewLim.contains(*text.get_position()), name
+
+
+@each_diagram
+def test_no_two_texts_overlap(diagram):
+    ax = draw(diagram, SHAPES[diagram])
+    words = [text for text in ax.texts if text.get_text()]
+    for one, other in itertools.combinations(words, 2):
+        overlap = one.get_window_extent().overlaps(other.get_window_extent())
+        assert not overlap, (one.get_text(), other.get_text())
+
+
+@each_diagram
+def test_a_box_holds_its_text_and_no_other(diagram):
+    ax = draw(diagram, SHAPES[diagram])
+    for patch in ax.patches:
+        if not isinstance(patch, FancyBboxPatch):
+            continue
+        box = patch.get_window_extent()
+        held = [text for text in ax.texts if inside(text.get_window_extent(), box)]
+        assert len(held) == 1
+        for text in ax.texts:
+            if text is not held[0] and text.get_text():
+                outside = not text.get_window_extent().padded(4).overlaps(box)  # four pixels away
+                assert outside, (text.get_text(), held[0].get_text())
+
+
+@each_diagram
+def test_no_box_and_no_arrow_leaves_the_axes(diagram):
+    ax = draw(diagram)
+    assert all(inside(patch.get_window_extent(), ax.bbox.padded(1)) for patch in ax.patches)
+
+
+@each_diagram
+def test_the_last_shape_stands_under_the_output(diagram):
+    ax = draw(diagram, SHAPES[diagram])
+    words = texts(ax)
+    shape, output = words[SHAPES[diagram][-1]].get_position(), words["$\\hat{x}$"].get_position()
+    assert shape[0] == output[0] and shape[1] < output[1]
+    last = max(boxes(ax, "x"), key=lambda box: centre(box)[0])
+    assert centre(last) == pytest.approx(ax.transData.transform(output), abs=1)
+
+
+# ---- one by one -------------------------------------------------------------------------------
+
+
+def test_the_vae_has_two_networks_and_pays_a_divergence():
+    names = texts(draw(diagrams.vae))
+    assert any("encodeur" in name for name in names) and any("KL" in name for name in names)
+
+
+@pytest.mark.parametrize("diagram", [diagrams.vae, diagrams.cvae_training], ids=["vae", "cvae"])
+def test_a_divergence_has_the_colour_of_z_a_likelihood_that_of_x(diagram):
+    words = texts(draw(diagram))
+    (divergence,) = (text for name, text in words.items() if name.startswith("KL"))
+    (cost,) = (text for name, text in words.items() if name.startswith("$-\\log p"))
+    assert (divergence.get_color(), cost.get_color()) == (COLORS["z"], COLORS["x"])
+
+
+@each_cvae
+def test_the_condition_has_its_colour(diagram):
+    """c is given, then put next to z: two boxes, and an arrow that leaves the first one."""
+    ax = draw(diagram)
+    green = boxes(ax, "y")
+    labels = [
+        text
+        for text in ax.texts
+        if any(inside(text.get_window_extent(), box.get_window_extent()) for box in green)
+    ]
+    assert len(green) == len(labels) == 2 and all("c" in text.get_text() for text in labels)
+    arrows = [patch for patch in ax.patches if isinstance(patch, FancyArrowPatch)]
+    assert any(to_hex(arrow.get_edgecolor()).upper() == COLORS["y"] for arrow in arrows)
+
+
+@each_cvae
+def test_z_and_the_condition_touch_before_the_decoder(diagram):
+    """Concatenation: the two boxes that touch, z on the left."""
+    ax = draw(diagram)
+    c = max(boxes(ax, "y"), key=lambda box: centre(box)[0])
+    z = max(boxes(ax, "z"), key=lambda box: centre(box)[0])
+    decoder = next(text for name, text in texts(ax).items() if name.startswith("décodeur"))
+    assert z.get_window_extent().x1 == pytest.approx(c.get_window_extent().x0, abs=3)
+    assert centre(z)[1] == pytest.approx(centre(c)[1], abs=1)
+    assert centre(z)[0] < centre(c)[0] < decoder.get_window_extent().x0
+
+
+def test_the_condition_enters_both_networks_while_it_learns():
+    words = texts(draw(diagrams.cvae_training))
+    assert any("q_\\phi(z|x,c)" in name and "encodeur" in name for name in words)
+    assert any("p_\\theta(x|z,c)" in name and "décodeur" in name for name in words)
+    assert any("KL" in name and "p(z|c)" in name for name in words)
+
+
+def test_sampling_has_four_numbered_steps_and_no_encoder():
+    ax = draw(diagrams.cvae_sampling)
+    words = texts(ax)
+    steps = sorted(name for name in words if name[0].isdigit())
+    assert [name[:2] for name in steps] == ["1.", "2.", "3.", "4."]
+    assert not any("encodeur" in name for name in words)
+    assert len(boxes(ax, "x")) == 1, "x is the output, not an input"
