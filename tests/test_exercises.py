@@ -767,9 +767,24 @@ WRONG = [
     (
         "02.prior",
         lambda x, c, encode, *laws: COST(x, c, lambda x, c: encode(c, x), *laws),
-        "Elle devrait faire mieux",
+        "encode ne reçoit pas la condition",
     ),
     # the cost, or one of the laws, cut off from the gradient
+    (
+        "02.prior",
+        lambda *args: COST(*args[:4], lambda z, c: args[4](z, 0 * c)),
+        "decode ne reçoit pas la condition",
+    ),
+    (
+        "02.prior",
+        lambda x, c, encode, prior, decode: COST(x, c, encode, lambda c: prior(c.flip(0)), decode),
+        "prior ne reçoit pas la condition",
+    ),
+    (
+        "02.prior",
+        lambda x, c, encode, *laws: COST(x, c, lambda x, c: encode(x, c.flip(0)), *laws),
+        "encode ne reçoit pas la condition",
+    ),
     ("02.prior", costing(total=lambda costs: costs.mean().item()), "ni .item(), ni .detach()"),
     (
         "02.prior",

@@ -323,20 +323,31 @@ def _check_its_value(cvae_loss):
     inputs = torch.randn(4, 4, 2, generator=generator)  # mu_q, logvar_q, mu_p, logvar_p
     x = (torch.rand(4, 1, 2, 3, generator=generator) < 0.5).float()
     logits = torch.randn(4, 1, 2, 3, generator=generator)
+    condition = torch.arange(4.0)[:, None]  # a different one for each image
+    asked = []
 
     def run(loss):
         leaves = [t.clone().requires_grad_() for t in inputs]
         mu_q, logvar_q, mu_p, logvar_p = (t * 1 for t in leaves)
-        cost = loss(
-            x.clone(),
-            torch.zeros(4, 1),
-            lambda x, c: (mu_q, logvar_q),
-            lambda c: (mu_p, logvar_p),
-            lambda z, c: logits + 0 * z.sum(),
-        )
-        return cost, leaves
+
+        def encode(x, c):
+            asked.append(("encode", c))
+            return mu_q, logvar_q
+
+        def prior(c):
+            asked.append(("prior", c))
+            return mu_p, logvar_p
+
+        def decode(z, c):
+            asked.append(("decode", c))
+            return logits + 0 * z.sum()
+
+        return loss(x.clone(), condition.clone(), encode, prior, decode), leaves
 
     cost, leaves = run(cvae_loss)
+    for name, c in asked:
+        if c.shape != condition.shape or not (c == condition).all():
+            raise Wrong(f"{name} ne reçoit pas la condition c de chaque image, telle quelle.")
     got = as_tensor(cost, (), "un seul nombre pour le lot", "Prenez la moyenne sur les images.")
     if not getattr(cost, "requires_grad", False):
         raise Wrong("le coût doit rester dérivable : ni .item(), ni .detach(), ni numpy.")
