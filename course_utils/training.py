@@ -50,7 +50,7 @@ def fit(
     lr=2e-3,
     weight_decay=0.0,
     val_every=None,
-    val_size=2000,
+    val_size=1000,
     patience=10,
     seed=0,
     device=None,
