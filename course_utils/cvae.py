@@ -132,9 +132,7 @@ class CVAE(VAE):
     def prior(self, n, y=None):
         """mu, logvar `(n, z_dim)` of p(z | c)."""
         if self.prior_encoder is None:
-            self.condition(y, n)
-            zeros = torch.zeros(n, self.z_dim, device=next(self.parameters()).device)
-            return zeros, zeros
+            return super().prior(n, y)
         return self.prior_encoder(self.condition(y, n))
 
     # ---- conditions, checked ------------------------------------------------------------------
