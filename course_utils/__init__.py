@@ -4,12 +4,24 @@ import os
 
 import torch
 
+from .autoregressive import FVSBN, MADE, NADE, MarkovTable, OrderAgnosticMADE
 from .cvae import CVAE, CompletionVAE
 from .data import load
 from .training import fit
 from .vae import VAE
 
-__all__ = ["CVAE", "CompletionVAE", "VAE", "fit", "load"]
+__all__ = [
+    "CVAE",
+    "FVSBN",
+    "MADE",
+    "NADE",
+    "VAE",
+    "CompletionVAE",
+    "MarkovTable",
+    "OrderAgnosticMADE",
+    "fit",
+    "load",
+]
 __version__ = "0.1.0"
 
 # Thread policy. The course's networks are small: a second thread gains about a third, and two

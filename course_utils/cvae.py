@@ -12,10 +12,9 @@ network. `vae.py` holds the bound, the sampler and the laws of the pixels.
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from .data import check_images
+from .data import check_condition, check_images, check_mask, class_weights, one_per_image
 from .vae import VAE, Encoder
 
 
@@ -109,19 +108,16 @@ class CVAE(VAE):
         Labels become one-hot vectors; a single condition is repeated `n` times.
         """
         if self.num_classes is None:
-            c = self._numbers(y)
-        elif self.condition_shape is None:
-            c = self._class_weights(y)
-        else:
-            k, (a,) = self.num_classes, self.condition_shape
-            expected = f"class weights, then numbers, (B, {k} + {a})"
-            _check_tensor(y, expected)
-            if y.shape[1:] != (k + a,):
-                raise ValueError(f"expected {expected}, got {tuple(y.shape)}")
-            c = torch.cat([self._class_weights(y[:, :k]), self._numbers(y[:, k:])], dim=1)
-        if len(c) not in (1, n):
-            raise ValueError(f"{len(c)} conditions for {n} images: expected {n}, or a single one")
-        return c.expand(n, -1)
+            return one_per_image(self._numbers(y), n)
+        if self.condition_shape is None:
+            return class_weights(y, self.num_classes, n)
+        k, (a,) = self.num_classes, self.condition_shape
+        expected = f"class weights, then numbers, (B, {k} + {a})"
+        check_condition(y, expected)
+        if y.shape[1:] != (k + a,):
+            raise ValueError(f"expected {expected}, got {tuple(y.shape)}")
+        weights, numbers = class_weights(y[:, :k], k, len(y)), self._numbers(y[:, k:])
+        return one_per_image(torch.cat([weights, numbers], dim=1), n)
 
     def encode(self, x, y=None):
         """Images `(B, C, H, W)` and their conditions -> mu, logvar `(B, z_dim)` of q(z | x, c)."""
@@ -135,35 +131,10 @@ class CVAE(VAE):
             return super().prior(n, y)
         return self.prior_encoder(self.condition(y, n))
 
-    # ---- conditions, checked ------------------------------------------------------------------
-
-    def _class_weights(self, y):
-        """Labels `(B,)` or weights `(B, num_classes)` -> weights `(B, num_classes)`."""
-        k = self.num_classes
-        expected = f"labels (B,) in {{0, …, {k - 1}}} or weights (B, {k})"
-        _check_tensor(y, expected)
-        if y.dim() == 1:
-            if y.is_floating_point() or y.dtype == torch.bool:
-                raise TypeError(f"expected integer labels, got {y.dtype}: convert with y.long()")
-            if y.numel() and (int(y.min()) < 0 or int(y.max()) >= k):
-                raise ValueError(
-                    f"expected labels in {{0, …, {k - 1}}}, got [{int(y.min())}, {int(y.max())}]"
-                )
-            return F.one_hot(y.long(), k).float()
-        if y.dim() != 2 or y.shape[1] != k:
-            raise ValueError(f"expected {expected}, got {tuple(y.shape)}")
-        y = y.float()
-        if not ((y >= 0).all() and ((y.sum(1) - 1).abs() < 1e-4).all()):
-            raise ValueError(
-                "the weights of the classes must be non-negative and sum to 1: "
-                "divide them by their sum, y / y.sum(1, keepdim=True)"
-            )
-        return y
-
     def _numbers(self, y):
         """Conditions `(B, *condition_shape)` -> finite floats `(B, condition_dim)`."""
         shape = ", ".join(map(str, self.condition_shape))
-        _check_tensor(y, f"numbers (B, {shape})")
+        check_condition(y, f"numbers (B, {shape})")
         if y.shape[1:] != self.condition_shape:
             raise ValueError(f"expected a condition (B, {shape}), got {tuple(y.shape)}")
         y = y.float()
@@ -174,13 +145,6 @@ class CVAE(VAE):
 
 def _are_sizes(shape):
     return isinstance(shape, (tuple, list)) and len(shape) > 0 and min(shape) >= 1
-
-
-def _check_tensor(y, expected):
-    if y is None:
-        raise ValueError(f"this model needs a condition y: {expected}")
-    if not isinstance(y, torch.Tensor):
-        raise TypeError(f"expected a tensor of {expected}, got {type(y).__name__}")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -205,17 +169,7 @@ def visible_part(images, mask, levels=2):
             "images: expected a tensor (B, C, H, W); one image needs a batch dimension, x[None]"
         )
     check_images(images, images.shape[1:], levels)
-    if not isinstance(mask, torch.Tensor):
-        raise TypeError(f"mask: expected a tensor of booleans, got {type(mask).__name__}")
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask: expected booleans, True where visible, got {mask.dtype}")
-    try:
-        mask = mask.broadcast_to(len(images), 1, *images.shape[2:]).to(images.device)
-    except RuntimeError:
-        raise ValueError(
-            f"mask: {tuple(mask.shape)} does not broadcast to "
-            f"{(len(images), 1, *images.shape[2:])}, one value per pixel"
-        ) from None
+    mask = check_mask(mask, len(images), images.shape[1:]).to(images.device)
     return torch.cat([images / (levels - 1) * mask, mask], dim=1)
 
 

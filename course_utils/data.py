@@ -173,6 +173,87 @@ def check_images(x, shape, levels):
         )
 
 
+def check_mask(mask, n, shape):
+    """A mask of the known pixels, True where known, broadcast to `(n, 1, H, W)`.
+
+    Args:
+        mask: booleans `(H, W)`, or any shape that broadcasts to `(n, 1, H, W)`.
+        n: number of images.
+        shape: `(C, H, W)` of an image.
+
+    Raises:
+        TypeError: `mask` is no tensor of booleans.
+        ValueError: it does not broadcast.
+    """
+    if not isinstance(mask, torch.Tensor):
+        raise TypeError(f"mask: expected a tensor of booleans, got {type(mask).__name__}")
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask: expected booleans, True where visible, got {mask.dtype}")
+    try:
+        return mask.broadcast_to(n, 1, *shape[1:])
+    except RuntimeError:
+        raise ValueError(
+            f"mask: {tuple(mask.shape)} does not broadcast to {(n, 1, *shape[1:])}, "
+            "one value per pixel"
+        ) from None
+
+
+def class_weights(y, num_classes, n):
+    """Labels, or mixtures of classes, as weights `(n, num_classes)`: one-hot rows for labels.
+
+    Args:
+        y: integer labels `(n,)`, or non-negative weights `(n, num_classes)` of sum 1; a single one
+            is repeated `n` times.
+    """
+    expected = f"labels (B,) in {{0, …, {num_classes - 1}}} or weights (B, {num_classes})"
+    check_condition(y, expected)
+    if y.dim() == 1:
+        if y.is_floating_point() or y.dtype == torch.bool:
+            raise TypeError(f"expected integer labels, got {y.dtype}: convert with y.long()")
+        if y.numel() and (int(y.min()) < 0 or int(y.max()) >= num_classes):
+            raise ValueError(
+                f"expected labels in {{0, …, {num_classes - 1}}}, "
+                f"got [{int(y.min())}, {int(y.max())}]"
+            )
+        y = F.one_hot(y.long(), num_classes)
+    elif y.dim() != 2 or y.shape[1] != num_classes:
+        raise ValueError(f"expected {expected}, got {tuple(y.shape)}")
+    y = y.float()
+    if not ((y >= 0).all() and ((y.sum(1) - 1).abs() < 1e-4).all()):
+        raise ValueError(
+            "the weights of the classes must be non-negative and sum to 1: "
+            "divide them by their sum, y / y.sum(1, keepdim=True)"
+        )
+    return one_per_image(y, n)
+
+
+def check_condition(y, expected):
+    """Raise unless `y` is a tensor; `expected` says, in the message, what the model wants."""
+    if y is None:
+        raise ValueError(f"this model needs a condition y: {expected}")
+    if not isinstance(y, torch.Tensor):
+        raise TypeError(f"expected a tensor of {expected}, got {type(y).__name__}")
+
+
+def one_per_image(c, n, what="conditions"):
+    """Conditions `(n, …)`, or a single one `(1, …)` -> `(n, …)`."""
+    if len(c) not in (1, n):
+        raise ValueError(f"{len(c)} {what} for {n} images: expected {n}, or a single one")
+    return c.expand(n, *c.shape[1:])
+
+
+def log_frequencies(images, levels):
+    """Logarithm of the share of `images` `(N, C, H, W)` in which each pixel has each value.
+
+    Half an image is added to each value, so that no frequency is zero.
+
+    Returns:
+        `(levels, C, H, W)`.
+    """
+    counts = torch.stack([(images == k).sum(0) for k in range(levels)])
+    return ((counts + 0.5) / (len(images) + 0.5 * levels)).log()
+
+
 def colorize(grey, generator):
     """Paint grey digits `(N, 1, H, W)` in [0, 1]: a vivid ink on a dark paper of another hue.
 

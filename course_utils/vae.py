@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from . import likelihoods
-from .data import check_images, check_levels, quantize
+from .data import check_images, check_levels, log_frequencies, quantize
 
 LOGVAR_BOUND = 10.0  # |log σ²| stays under this: σ between 0.007 and 150
 
@@ -174,11 +174,7 @@ class VAE(nn.Module):
         """
         check_images(images, self.shape, self.levels)
         if self.likelihood in ("bernoulli", "categorical"):
-            counts = torch.stack(
-                [(images == k).sum(0) for k in range(self.levels)]
-            )  # (levels, C, H, W)
-            frequency = (counts + 0.5) / (len(images) + 0.5 * self.levels)
-            bias = frequency.log()
+            bias = log_frequencies(images, self.levels)  # (levels, C, H, W)
             if self.likelihood == "bernoulli":
                 bias = bias[1:] - bias[:1]
         else:

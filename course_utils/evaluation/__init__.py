@@ -9,13 +9,20 @@ from .classifier import (
     load_classifier,
     train_classifier,
 )
-from .exact import best_diagonal_gaussian, enumerate_images, grid_posterior, total_probability
-from .tables import ComparisonTable
+from .exact import (
+    best_diagonal_gaussian,
+    enumerate_images,
+    grid_posterior,
+    measured_dependencies,
+    total_probability,
+)
+from .tables import ComparisonTable, Table
 
 __all__ = [
     "CLASSIFIER_PATH",
     "ComparisonTable",
     "DigitClassifier",
+    "Table",
     "best_diagonal_gaussian",
     "enumerate_images",
     "grid_posterior",
@@ -23,6 +30,7 @@ __all__ = [
     "legible_share",
     "load_classifier",
     "measure_attributes",
+    "measured_dependencies",
     "total_probability",
     "train_classifier",
 ]

@@ -37,6 +37,40 @@ def total_probability(log_prob, shape, levels=2, *, batch_size=4096):
 
 
 @torch.no_grad()
+def measured_dependencies(parameters, shape, levels=2, *, num_images=8, seed=0):
+    """Which pixels each output reads: change one pixel, see which outputs are no longer the same.
+
+    « The same » is meant bit for bit: a weight that a mask sets to zero contributes exactly zero.
+
+    Args:
+        parameters: function of integer images `(B, C, H, W)` giving the parameters of every pixel,
+            `(B, …, C, H, W)`; for instance `model.logits`.
+        shape: `(C, H, W)` of an image.
+        levels: number of values of a pixel.
+        num_images: random images on which each pixel is changed; one is enough to see a
+            dependency, unless a unit happens to be silent on it.
+        seed: of the images and of the changes.
+
+    Returns:
+        `(D, D)` booleans, pixels in the order of the image: `[i, j]` is True when changing pixel j
+        was seen to change output i.
+    """
+    dims = math.prod(shape)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(levels, (num_images, *shape), generator=generator, dtype=torch.uint8)
+    before = parameters(x).reshape(num_images, -1, dims)
+    seen = torch.zeros(dims, dims, dtype=torch.bool)
+    for j in range(dims):
+        changed = x.clone().flatten(1)
+        shift = torch.randint(1, levels, (num_images,), generator=generator)
+        changed[:, j] = (changed[:, j] + shift) % levels
+        # a batch of the same size: its rows are then computed in the same way
+        after = parameters(changed.view_as(x)).reshape(num_images, -1, dims)
+        seen[:, j] = (after != before).any(0).any(0).cpu()
+    return seen
+
+
+@torch.no_grad()
 def grid_posterior(model, x, *, half_width=4.0, resolution=161):
     """Exact posterior of a VAE with two latent dimensions, by summing over a grid.
 

@@ -8,7 +8,32 @@ import torch
 from ..likelihoods import bits_per_dim
 
 
-class ComparisonTable:
+class Table:
+    """Rows of texts under a header: shown as HTML by a notebook, aligned by `print`."""
+
+    def __init__(self, header, rows=()):
+        self.header, self.rows = tuple(header), [tuple(row) for row in rows]
+
+    def _cells(self):
+        return [self.header, *self.rows]
+
+    def __repr__(self):
+        cells = self._cells()
+        widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in cells]
+        return "\n".join(lines)
+
+    def _repr_html_(self):
+        header, *rows = self._cells()
+
+        def line(cells, tag):
+            return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+
+        body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+        return f"<table><thead><tr>{line(header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
+
+
+class ComparisonTable(Table):
     """Test log-likelihoods of several models, in nats per image and in bits per dimension.
 
     >>> table = ComparisonTable(dims=784)
@@ -53,18 +78,3 @@ class ComparisonTable:
         ]
         width = 5 if any(row[-1] for row in rows) else 4
         return [cells[:width] for cells in (header, *rows)]
-
-    def __repr__(self):
-        cells = self._cells()
-        widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in cells]
-        return "\n".join(lines)
-
-    def _repr_html_(self):
-        header, *rows = self._cells()
-
-        def line(cells, tag):
-            return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
-
-        body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-        return f"<table><thead><tr>{line(header, 'th')}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,0 +1,271 @@
+"""What all autoregressive models of binary images share: the contract, and the sampler.
+
+The pixels are visited one by one, in an `ordering`. A model gives the log-odds of each pixel as a
+function of the pixels visited before it; the chain rule does the rest:
+
+    log p(x) = Σᵢ log p(x_ordering[i] | x_ordering[0], …, x_ordering[i − 1])
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from .. import likelihoods
+from ..data import check_images, check_mask, class_weights, log_frequencies, one_per_image
+
+
+class AutoregressiveModel(nn.Module):
+    """Base of the models: p(x) = ∏ᵢ Bernoulli(xᵢ | log-odds(x₍<ᵢ₎)), exact.
+
+    A model defines `_logits` (all the pixels in one pass, for the likelihood) and `_stepper` (one
+    pixel at a time, for sampling, without computing anything twice).
+
+    Args:
+        shape: `(C, H, W)` of an image; its pixels are 0 or 1.
+        ordering: a permutation of the D = C·H·W pixels, `ordering[i]` being the pixel visited at
+            step i; by default the raster order, row by row.
+        num_classes: give it for a model of p(x | y); `y` is then labels `(n,)` or weights of the
+            classes `(n, num_classes)`, or a single one for all the images.
+    """
+
+    levels = 2
+
+    def __init__(self, shape, *, ordering=None, num_classes=None):
+        super().__init__()
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"shape={shape}: expected (channels, height, width)")
+        if num_classes is not None and num_classes < 2:
+            raise ValueError(f"num_classes={num_classes}: expected at least two classes")
+        self.shape, self.num_classes = tuple(shape), num_classes
+        self.dims = math.prod(shape)
+        # a buffer: it travels with the weights, which mean nothing in another ordering
+        self.register_buffer("ordering", check_ordering(ordering, self.dims))
+
+    # ---- what each model defines --------------------------------------------------------------
+
+    def _logits(self, x, c, ordering):
+        """Log-odds of every pixel given those before it, in one pass.
+
+        Args:
+            x: `(B, D)` floats 0 or 1, in the order of the image (not of the visit).
+            c: weights of the classes `(B, num_classes)`, or None.
+            ordering: `(D,)`.
+
+        Returns:
+            `(B, D)`, in the order of the image.
+        """
+        raise NotImplementedError
+
+    def _stepper(self, c, n, ordering):
+        """Prepare the sampling of `n` images: a function `(i, seen) -> log-odds (n,)`.
+
+        The function is called for i = 0, 1, …, D − 1 in turn; `seen` is `(D, n)`, floats 0 or 1,
+        in the order of the visit, and only its first i rows are known.
+        """
+        raise NotImplementedError
+
+    # ---- the contract of the course -----------------------------------------------------------
+
+    def logits(self, x, y=None):
+        """Log-odds of each pixel given those visited before it.
+
+        Args:
+            x: integer images `(B, C, H, W)`, 0 or 1.
+            y: condition of a model with `num_classes`.
+
+        Returns:
+            `(B, C, H, W)`.
+        """
+        check_images(x, self.shape, self.levels)
+        c = self.condition(y, len(x))
+        return self._logits(x.flatten(1).float(), c, self.ordering).view(x.shape)
+
+    def pixel_log_prob(self, x, y=None):
+        """log p(xᵢ | x₍<ᵢ₎) of each pixel, `(B, C, H, W)`, nats."""
+        return likelihoods.bernoulli(x, self.logits(x, y))
+
+    def log_prob(self, x, y=None):
+        """Exact log p(x), `(B,)`, nats summed over the pixels."""
+        return likelihoods.sum_pixels(self.pixel_log_prob(x, y))
+
+    def loss(self, x, y=None):
+        """Batch mean of −log p(x), nats per image: what `fit` minimises."""
+        return -self.log_prob(x, y).mean()
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n,
+        y=None,
+        *,
+        generator=None,
+        given=None,
+        mask=None,
+        temperature=1.0,
+        callback=None,
+        naive=False,
+    ):
+        """Draw `n` images, pixel by pixel, or complete partial ones.
+
+        With `given` and `mask`, the known pixels are kept. The others then follow
+        p(hidden | known) exactly if the known pixels come first in the ordering; a known pixel
+        visited later is not seen by the hidden ones before it.
+
+        Args:
+            n: number of images.
+            y: condition of a model with `num_classes`.
+            generator: of the D uniform numbers per image, all drawn at the start.
+            given: integer images to complete, `(n, C, H, W)`, or `(1, C, H, W)` for all.
+            mask: True where a pixel of `given` is known; `(H, W)`, or any shape that broadcasts to
+                `(n, 1, H, W)`.
+            temperature: divides the log-odds: 1 for the model's law, less for safer images, 0 for
+                the most probable value of each pixel.
+            callback: function `(pixel, values, probabilities)` called after each pixel: its index
+                in the flattened image, its values `(n,)` and the probabilities `(n,)`, at this
+                temperature, that it be 1.
+            naive: recompute a full pass for each pixel: slow, and the same images bit for bit (the
+                log-odds differ by rounding errors only).
+
+        Returns:
+            integer images `(n, C, H, W)`, uint8.
+        """
+        if not temperature >= 0:
+            raise ValueError(f"temperature={temperature}: expected a number ≥ 0")
+        given, known = self._known_pixels(n, given, mask)
+        c = self.condition(y, n)
+        device = self.ordering.device
+        uniform = torch.rand(n, self.dims, generator=generator, device=device)
+        # u < σ(logit / T)  ⟺  logit > T·log(u / (1 − u)): a threshold known in advance. That of
+        # a known pixel is infinite, so that the draw can only give its value.
+        threshold = temperature * torch.logit(uniform, eps=1e-7)
+        threshold = torch.where(known, torch.where(given == 1, -math.inf, math.inf), threshold)
+
+        x = torch.empty(n, *self.shape, dtype=torch.uint8, device=device)
+        for rows, ordering in self._visits(known, generator):
+            draw = _Draw(threshold[rows], ordering, temperature, callback)
+            c_rows = None if c is None else c[rows]
+            x[rows] = self._visit(draw, draw.n, c_rows, ordering, naive)
+        return x
+
+    @torch.no_grad()
+    def visit(self, choose, n, y=None):
+        """Visit the pixels of `n` images in the model's ordering; `choose` decides of their values.
+
+        Sampling draws them; a decoder reads them in a file; an encoder already knows them.
+
+        Args:
+            choose: function `(i, logits, out)`: from the log-odds `(n,)` of the pixels visited at
+                step i, it writes their values, 0 or 1, into `out` `(n,)`, floats.
+            n, y: as for `sample`.
+
+        Returns:
+            integer images `(n, C, H, W)`, uint8.
+        """
+        return self._visit(choose, n, self.condition(y, n), self.ordering)
+
+    def start_from(self, images):
+        """Start at the model of independent pixels: the output biases become the data's log-odds.
+
+        Args:
+            images: integer images `(N, C, H, W)`, usually `data.train.images`.
+
+        Returns:
+            the model itself: `NADE(data.shape).start_from(data.train.images)`.
+        """
+        check_images(images, self.shape, self.levels)
+        log_zero, log_one = log_frequencies(images, self.levels)
+        with torch.no_grad():
+            self.b.copy_((log_one - log_zero).flatten())
+        return self
+
+    # ---- shared parts -------------------------------------------------------------------------
+
+    def condition(self, y, n):
+        """The condition as the networks receive it: weights `(n, num_classes)`, or None."""
+        if self.num_classes is not None:
+            return class_weights(y, self.num_classes, n)
+        if y is not None:
+            raise ValueError("this model has no condition: leave y out, or give num_classes")
+        return None
+
+    def _visits(self, known, generator):
+        """Which ordering for which images: pairs (rows, ordering). Here, one for all."""
+        return [(slice(None), self.ordering)]
+
+    def _visit(self, choose, n, c, ordering, naive=False):
+        """The loop of `visit`, for weights of the classes `c` and any ordering."""
+        stepper = (self._naive_stepper if naive else self._stepper)(c, n, ordering)
+        seen = torch.zeros(self.dims, n, device=ordering.device)
+        for i, pixels in enumerate(seen):
+            choose(i, stepper(i, seen), out=pixels)
+        return seen[torch.argsort(ordering)].T.reshape(n, *self.shape).to(torch.uint8)
+
+    def _naive_stepper(self, c, n, ordering):
+        """One full pass for each pixel: the oracle of every fast `_stepper`."""
+
+        def step(i, seen):
+            x = torch.zeros(n, self.dims, device=seen.device)
+            x[:, ordering[:i]] = seen[:i].T
+            return self._logits(x, c, ordering)[:, ordering[i]]
+
+        return step
+
+    def _known_pixels(self, n, given, mask):
+        """Check `given` and `mask` -> the images given and which pixels are known, `(n, D)` both.
+
+        With nothing to complete, no pixel is known.
+        """
+        if n < 1:
+            raise ValueError(f"n={n}: expected at least one image")
+        if (given is None) != (mask is None):
+            raise ValueError("to complete images, give both given=… and mask=… (True where known)")
+        if given is None:
+            nothing = torch.zeros(n, self.dims, dtype=torch.bool, device=self.ordering.device)
+            return nothing, nothing
+        check_images(given, self.shape, self.levels)
+        given, mask = one_per_image(given, n, "images given"), check_mask(mask, n, self.shape)
+        return [part.expand(n, *self.shape).flatten(1) for part in (given, mask)]
+
+
+def check_ordering(ordering, dims):
+    """An ordering of `dims` pixels as an int64 tensor, the raster order for None.
+
+    Raises:
+        ValueError: it is no permutation of 0, …, dims − 1.
+    """
+    if ordering is None:
+        return torch.arange(dims)
+    ordering = torch.as_tensor(ordering)
+    if ordering.is_floating_point() or ordering.dim() != 1 or len(ordering) != dims:
+        raise ValueError(
+            f"ordering: expected {dims} integers, one per pixel, got {tuple(ordering.shape)} "
+            f"{ordering.dtype}"
+        )
+    ordering = ordering.long().clone()
+    if not torch.equal(ordering.sort().values, torch.arange(dims, device=ordering.device)):
+        missing = sorted(set(range(dims)) - set(ordering.tolist()))
+        raise ValueError(
+            f"ordering: expected a permutation of 0, …, {dims - 1}; pixel {missing[0]} is never "
+            "visited. torch.randperm(D) draws one"
+        )
+    return ordering
+
+
+class _Draw:
+    """The choice of `sample`: pixel i is 1 where its log-odds exceed the threshold drawn for it."""
+
+    def __init__(self, threshold, ordering, temperature, callback):
+        self.n, self.ordering = len(threshold), ordering
+        # one row per step of the visit: a list, faster to index than a tensor
+        self.threshold = threshold.T[ordering].contiguous().unbind()
+        self.temperature, self.callback = temperature, callback
+
+    def __call__(self, i, logits, out):
+        torch.gt(logits, self.threshold[i], out=out)
+        if self.callback is not None:
+            if self.temperature == 0:
+                probability = (logits > 0).float()
+            else:
+                probability = torch.sigmoid(logits / self.temperature)
+            self.callback(self.ordering[i].item(), out, probability)

@@ -1,0 +1,48 @@
+"""The fully visible sigmoid belief network (Neal 1992; Frey, Hinton & Dayan 1996).
+
+    p(xᵢ = 1 | x₍<ᵢ₎) = σ( α₀⁽ⁱ⁾ + Σ_{j before i} αⱼ⁽ⁱ⁾ xⱼ )          (slide 11)
+
+One logistic regression per pixel, on the pixels before it: D(D + 1)/2 free parameters.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .base import AutoregressiveModel
+
+
+class FVSBN(AutoregressiveModel):
+    """Fully visible sigmoid belief network; see `AutoregressiveModel` for the arguments.
+
+    `alpha[i]` holds the weights of the logistic regression of pixel i, on all pixels; those of
+    pixels that do not come before i are masked, never used and never learned. `b[i]` is α₀⁽ⁱ⁾.
+    """
+
+    def __init__(self, shape, *, ordering=None, num_classes=None):
+        super().__init__(shape, ordering=ordering, num_classes=num_classes)
+        self.alpha = nn.Parameter(torch.zeros(self.dims, self.dims))
+        self.b = nn.Parameter(torch.zeros(self.dims))
+        if num_classes is not None:
+            self.class_b = nn.Parameter(torch.zeros(num_classes, self.dims))
+
+    def mask(self):
+        """`(D, D)` booleans: `[i, j]` is True when pixel j comes before pixel i."""
+        position = torch.argsort(self.ordering)
+        return position[:, None] > position[None, :]
+
+    def _bias(self, c):
+        """Biases of the pixels: `(D,)`, or `(B, D)` when they depend on the class."""
+        return self.b if c is None else self.b + c @ self.class_b
+
+    def _logits(self, x, c, ordering):
+        return F.linear(x, self.alpha.masked_fill(~self.mask(), 0)) + self._bias(c)
+
+    def _stepper(self, c, n, ordering):
+        alpha = self.alpha[ordering][:, ordering].unbind()  # rows, in the order of the visit
+        logits = self._bias(c).expand(n, -1).T[ordering].contiguous().unbind()
+
+        def step(i, seen):  # one product of a row of alpha with the pixels already drawn
+            return logits[i].addmv_(seen[:i].T, alpha[i][:i])
+
+        return step

@@ -1,0 +1,217 @@
+"""The masked autoencoder (Germain, Gregor, Murray & Larochelle 2015, arXiv:1502.03509).
+
+An ordinary network, from all the pixels to all the log-odds, some of whose weights are cut. Hidden
+unit k receives a degree m(k): it sees the first m(k) pixels of the visit, and no other.
+
+    pixel d (the d-th visited, from 1) → hidden k      kept when  m(k) ≥ d         (eq. 8)
+    hidden k → hidden k′ of the next layer             kept when  m(k′) ≥ m(k)     (eq. 12)
+    hidden k → output d                                kept when  d > m(k)         (eq. 9)
+    pixel d′ → output d (direct connection)            kept when  d > d′           (section 4.2)
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .. import likelihoods
+from ..data import check_images
+from .base import AutoregressiveModel, check_ordering
+
+
+class MADE(AutoregressiveModel):
+    """Masked autoencoder for distribution estimation, in one ordering.
+
+    The masks multiply the weights inside of `forward`; the weights themselves are never edited.
+
+    Args:
+        shape, ordering, num_classes: see `AutoregressiveModel`.
+        hidden: number of units of each hidden layer; `()` leaves an FVSBN.
+        direct: also connect each output to the pixels before it.
+        dropout: share of the hidden units switched off at each training step.
+    """
+
+    def __init__(
+        self,
+        shape,
+        *,
+        hidden=(500,),
+        direct=True,
+        dropout=0.0,
+        ordering=None,
+        num_classes=None,
+    ):
+        super().__init__(shape, ordering=ordering, num_classes=num_classes)
+        if any(units < 1 for units in hidden):
+            raise ValueError(f"hidden={hidden}: expected at least one unit per layer")
+        if not hidden and not direct:
+            raise ValueError("without hidden layers nor direct connections, no pixel sees another")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout}: expected a share in [0, 1)")
+        self.dropout = dropout
+        sizes = [self.dims, *hidden]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:]))
+        self.V = nn.Linear(sizes[-1], self.dims, bias=False) if hidden else None
+        self.A = nn.Parameter(torch.zeros(self.dims, self.dims)) if direct else None
+        self.b = nn.Parameter(torch.zeros(self.dims))
+        if num_classes is not None:
+            self.class_b = nn.Parameter(torch.zeros(num_classes, self.dims))
+            self.class_hidden = nn.ParameterList(
+                nn.Parameter(torch.zeros(num_classes, units)) for units in hidden
+            )
+        # Degrees spread evenly over 1, …, D − 1, and sorted: the units that see the first i
+        # pixels are then the first units of their layer, which the sampler turns into speed.
+        for number, units in enumerate(hidden):
+            degrees = 1 + torch.arange(units) * max(self.dims - 1, 1) // units
+            self.register_buffer(f"degrees{number}", degrees)
+        self._cut()
+        self.register_load_state_dict_post_hook(lambda model, _: model._cut())
+
+    def degrees(self):
+        """The degrees m(k) of each hidden layer, a list of `(units,)`."""
+        return [getattr(self, f"degrees{number}") for number in range(len(self.layers))]
+
+    def masks(self, ordering):
+        """The masks, 1 where a weight is kept: a list of the hidden layers', V's, A's.
+
+        Each has the shape of its weight, `(outputs, inputs)`.
+        """
+        rank = torch.argsort(ordering) + 1  # d of the paper: the pixel visited first has rank 1
+        before, hidden = rank, []
+        for degrees in self.degrees():
+            hidden.append((degrees[:, None] >= before[None, :]).float())
+            before = degrees
+        mask_V = (rank[:, None] > before[None, :]).float()
+        return hidden, mask_V, (rank[:, None] > rank[None, :]).float()
+
+    def _cut(self):
+        """Keep the masks of the model's own ordering: comparing degrees takes as long as using
+        the masks. They are no weights: not saved, made again when another ordering is loaded.
+        """
+        hidden, mask_V, mask_A = self.masks(self.ordering)
+        for number, mask in enumerate(hidden):
+            self.register_buffer(f"mask{number}", mask, persistent=False)
+        self.register_buffer("mask_V", mask_V, persistent=False)
+        self.register_buffer("mask_A", mask_A, persistent=False)
+
+    def _masks(self, ordering):
+        if ordering is not self.ordering:
+            return self.masks(ordering)
+        hidden = [getattr(self, f"mask{number}") for number in range(len(self.layers))]
+        return hidden, self.mask_V, self.mask_A
+
+    def _biases(self, c):
+        """Biases of the hidden layers and of the outputs, class included."""
+        hidden = [layer.bias for layer in self.layers]
+        if c is None:
+            return hidden, self.b
+        return (
+            [bias + c @ of_class for bias, of_class in zip(hidden, self.class_hidden)],
+            self.b + c @ self.class_b,
+        )
+
+    def _logits(self, x, c, ordering):
+        hidden_masks, mask_V, mask_A = self._masks(ordering)
+        biases, out = self._biases(c)
+        if self.A is not None:
+            out = out + F.linear(x, self.A * mask_A)
+        h = x
+        for layer, bias, mask in zip(self.layers, biases, hidden_masks):
+            h = F.relu(F.linear(h, layer.weight * mask) + bias)
+            h = F.dropout(h, self.dropout, self.training)
+        return out if self.V is None else out + F.linear(h, self.V.weight * mask_V)
+
+    def _stepper(self, c, n, ordering):
+        """Each hidden unit is computed once, as soon as the pixels it sees are known."""
+        biases, b = self._biases(c)
+        logits = b.expand(n, -1).T[ordering].contiguous().unbind()  # D rows (n,)
+        # lists of rows: indexing a list is faster than indexing a tensor
+        A = None if self.A is None else self.A[ordering][:, ordering].unbind()
+        V = None if self.V is None else self.V.weight[ordering].unbind()
+        weights = [layer.weight for layer in self.layers]
+        if weights:
+            weights[0] = weights[0][:, ordering].contiguous()
+        h = [bias.expand(n, -1).T.contiguous() for bias in biases]  # (H, n), pre-activations first
+        # known[l][i]: how many units of layer l see the first i pixels only. They are its first.
+        steps = torch.arange(self.dims, device=ordering.device)
+        known = [torch.searchsorted(m, steps, right=True).tolist() for m in self.degrees()]
+
+        def step(i, seen):
+            below, size = seen, i
+            for weight, units, count in zip(weights, h, known):
+                start, stop = count[i - 1] if i > 0 else 0, count[i]
+                if start < stop:  # units that see the pixel just drawn, and none after
+                    new = units[start:stop]
+                    new.addmm_(weight[start:stop, :size], below[:size]).relu_()
+                below, size = units, stop
+            if A is not None:
+                logits[i].addmv_(seen[:i].T, A[i][:i])
+            if V is not None:
+                logits[i].addmv_(below[:size].T, V[i][:size])
+            return logits[i]
+
+        return step
+
+
+class OrderAgnosticMADE(MADE):
+    """One MADE trained in all orderings at once, used as a mixture of a few of them.
+
+    Each training step draws a new ordering (section 4.1 of the paper). The model is the mixture
+
+        p(x) = (1/K) Σ_k p(x | ordering k)
+
+    of `num_orderings` fixed orderings: probabilities are averaged, never logits. And any missing
+    pixels can be completed: `sample` visits the known ones first.
+
+    Args:
+        num_orderings: K, the number of orderings of the mixture.
+        seed: draws them.
+        Others: see `MADE`.
+    """
+
+    def __init__(self, shape, *, num_orderings=8, seed=0, **options):
+        if "ordering" in options:
+            raise ValueError("an order-agnostic model has no ordering of its own: leave it out")
+        if num_orderings < 1:
+            raise ValueError(f"num_orderings={num_orderings}: expected at least one")
+        generator = torch.Generator().manual_seed(seed)
+        orderings = torch.stack(
+            [torch.randperm(math.prod(shape), generator=generator) for _ in range(num_orderings)]
+        )
+        super().__init__(shape, ordering=orderings[0], **options)
+        self.register_buffer("orderings", orderings)  # (K, D)
+
+    def logits(self, x, y=None, *, ordering=None):
+        """Log-odds of each pixel in one ordering (the first of the mixture by default)."""
+        ordering = self.ordering if ordering is None else check_ordering(ordering, self.dims)
+        check_images(x, self.shape, self.levels)
+        c = self.condition(y, len(x))
+        return self._logits(x.flatten(1).float(), c, ordering).view(x.shape)
+
+    def pixel_log_prob(self, x, y=None, *, ordering=None):
+        """log p(xᵢ | pixels before it in `ordering`), `(B, C, H, W)`, nats."""
+        return likelihoods.bernoulli(x, self.logits(x, y, ordering=ordering))
+
+    def log_prob(self, x, y=None):
+        """Exact log p(x) of the mixture, `(B,)`, nats."""
+        terms = [
+            likelihoods.sum_pixels(self.pixel_log_prob(x, y, ordering=ordering))
+            for ordering in self.orderings
+        ]
+        return torch.logsumexp(torch.stack(terms), 0) - math.log(len(terms))
+
+    def loss(self, x, y=None):
+        """Batch mean of −log p(x) in one random ordering, drawn from the global random stream."""
+        ordering = torch.randperm(self.dims, device=self.orderings.device)
+        return -likelihoods.sum_pixels(self.pixel_log_prob(x, y, ordering=ordering)).mean()
+
+    def _visits(self, known, generator):
+        """Each image draws one ordering of the mixture, and visits its known pixels first."""
+        device = self.orderings.device
+        k = torch.randint(len(self.orderings), (len(known),), generator=generator, device=device)
+        orderings = self.orderings[k]  # (n, D)
+        hidden = ~known.gather(1, orderings)
+        orderings = orderings.gather(1, torch.argsort(hidden.byte(), dim=1, stable=True))
+        distinct, which = torch.unique(orderings, dim=0, return_inverse=True)
+        return [(which == i, ordering) for i, ordering in enumerate(distinct)]

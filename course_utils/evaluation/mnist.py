@@ -1,0 +1,142 @@
+"""The autoregressive models on binarised MNIST, beside the published figures.
+
+`python -m course_utils.evaluation.mnist` trains them, on one thread of the CPU, and writes
+`data/mnist_results.json`; the notebooks show that file with `results_table`. Images of 28×28
+pixels, 50 000 / 10 000 / 10 000, binarised once by sampling (kind « S »). The figures of papers are
+mostly on another, fixed binarisation (kind « F »): the two do not compare to the nat.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..autoregressive import FVSBN, MADE, NADE, MarkovTable
+from ..data import load
+from ..training import fit
+from .tables import Table
+
+RESULTS_PATH = Path(__file__).parents[2] / "data" / "mnist_results.json"
+
+FOUR_NEIGHBOURS = ((0, -1), (-1, -1), (-1, 0), (-1, 1))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model of the table is built from the shape of an image, and trained."""
+
+    name: str
+    build: callable
+    training: dict = field(default_factory=dict)  # options of `fit`; empty for a table
+
+
+RECIPES = (
+    Recipe("pixels indépendants", lambda shape: MarkovTable(shape, order=0)),
+    Recipe("table, 4 voisins", lambda shape: MarkovTable(shape, neighbours=FOUR_NEIGHBOURS)),
+    Recipe("FVSBN", FVSBN, {"steps": 12_000, "lr": 5e-3}),
+    Recipe("NADE, H = 500", NADE, {"steps": 6_500, "lr": 1e-2}),
+    Recipe(
+        "MADE, 2 × 500",
+        lambda shape: MADE(shape, hidden=(500, 500)),
+        {"steps": 6_000, "lr": 3e-3},
+    ),
+)
+
+# Test −log p(x) in nats, as published; F: Larochelle's fixed binarisation, S: by sampling.
+PUBLISHED = (
+    ("NADE, un ordre", 88.33, "F", "MarcCote/NADE, analyse_orderless_NADE.py"),
+    ("EoNADE, 1 couche, 1 ordre", 92.17, "F", "MarcCote/NADE, analyse_orderless_NADE.py"),
+    ("EoNADE, 1 couche, 128 ordres", 87.71, "F", "MarcCote/NADE, analyse_orderless_NADE.py"),
+    ("MADE, 1 couche, 32 masques", 88.04, "F", "Germain et al. 2015"),
+    ("MADE, 2 couches, 32 masques", 86.64, "F", "Germain et al. 2015"),
+    ("FVSBN", 96.58, "S", "EugenHotaj/pytorch-generative, README"),
+    ("NADE", 85.65, "S", "EugenHotaj/pytorch-generative, README"),
+    ("MADE", 84.87, "S", "EugenHotaj/pytorch-generative, README"),
+    ("PixelCNN", 81.30, "F", "van den Oord et al. 2016"),
+)
+
+
+def train_and_test(recipe, data, *, seed=0, steps=None, progress=True):
+    """Train a model on the CPU and test it; return a record of `data/mnist_results.json`."""
+    training = recipe.training | ({"steps": steps} if steps and recipe.training else {})
+    torch.manual_seed(seed)
+    start = time.process_time()
+    model = recipe.build(data.shape).start_from(data.train.images)
+    if training:
+        options = {"device": "cpu", "patience": None, "progress": progress, "seed": seed}
+        fit(model, data, **training, **options)
+    seconds = time.process_time() - start
+    model.eval()
+    with torch.no_grad():
+        log_prob = torch.cat([model.log_prob(x) for x in data.test.images.split(500)]).double()
+    return {
+        "test_nats": round(-log_prob.mean().item(), 3),
+        "standard_error": round(log_prob.std().item() / math.sqrt(len(log_prob)), 3),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "cpu_seconds": round(seconds, 1),
+        "training": training,
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def save_record(name, record, path=RESULTS_PATH):
+    """Add or replace the record of a model in the file of results, atomically."""
+    path = Path(path)
+    records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    records[name] = record
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(records, ensure_ascii=False, indent=2)
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def results_table(path=RESULTS_PATH):
+    """The committed results beside the published ones, best last, as a table."""
+    rows = [
+        (r["test_nats"], name, "S", _minutes(r["cpu_seconds"]), "ce dépôt")
+        for name, r in json.loads(Path(path).read_text(encoding="utf-8")).items()
+    ]
+    rows += [(nats, name, kind, "", source) for name, nats, kind, source in PUBLISHED]
+    return Table(
+        ("modèle", "−log p(x), nats/image", "données", "minutes d'un cœur", "source"),
+        [
+            (name, f"{nats:.2f}", kind, minutes, source)
+            for nats, name, kind, minutes, source in sorted(rows, reverse=True)
+        ],
+    )
+
+
+def _minutes(seconds):
+    return "< 0.1" if seconds < 6 else f"{seconds / 60:.1f}"
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Train on binarised MNIST, write the results.")
+    names = [recipe.name for recipe in RECIPES]
+    parser.add_argument("models", nargs="*", help=f"among {names}; all of them by default")
+    parser.add_argument("--out", type=Path, default=RESULTS_PATH)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="fewer steps, for a trial")
+    options = parser.parse_args(arguments)
+    unknown = set(options.models) - set(names)
+    if unknown:
+        parser.error(f"unknown models {sorted(unknown)}: expected some of {names}")
+    torch.set_num_threads(1)
+    data = load("mnist", levels=2)
+    for recipe in RECIPES:
+        if not options.models or recipe.name in options.models:
+            print(recipe.name)
+            record = train_and_test(recipe, data, seed=options.seed, steps=options.steps)
+            save_record(recipe.name, record, options.out)
+            print(f"  {record['test_nats']} nats/image on the test set")
+
+
+if __name__ == "__main__":
+    main()
