@@ -101,19 +101,17 @@ class MADE(AutoregressiveModel):
         hidden = [getattr(self, f"mask{number}") for number in range(len(self.layers))]
         return hidden, self.mask_V, self.mask_A
 
-    def _biases(self, c):
+    def _biases(self, c, ordering):
         """Biases of the hidden layers and of the outputs, class included."""
         hidden = [layer.bias for layer in self.layers]
         if c is None:
             return hidden, self.b
-        return (
-            [bias + c @ of_class for bias, of_class in zip(hidden, self.class_hidden)],
-            self.b + c @ self.class_b,
-        )
+        hidden = [bias + c @ of_class for bias, of_class in zip(hidden, self.class_hidden)]
+        return hidden, self.b + c @ self.class_b
 
     def _logits(self, x, c, ordering):
         hidden_masks, mask_V, mask_A = self._masks(ordering)
-        biases, out = self._biases(c)
+        biases, out = self._biases(c, ordering)
         if self.A is not None:
             out = out + F.linear(x, self.A * mask_A)
         h = x
@@ -124,7 +122,7 @@ class MADE(AutoregressiveModel):
 
     def _stepper(self, c, n, ordering):
         """Each hidden unit is computed once, as soon as the pixels it sees are known."""
-        biases, b = self._biases(c)
+        biases, b = self._biases(c, ordering)
         logits = b.expand(n, -1).T[ordering].contiguous().unbind()  # D rows (n,)
         # lists of rows: indexing a list is faster than indexing a tensor
         A = None if self.A is None else self.A[ordering][:, ordering].unbind()
@@ -164,6 +162,9 @@ class OrderAgnosticMADE(MADE):
     of `num_orderings` fixed orderings: probabilities are averaged, never logits. And any missing
     pixels can be completed: `sample` visits the known ones first.
 
+    To a plain MADE, a pixel that is 0 and a pixel not visited yet look the same. Here each unit
+    also learns a weight for « visited », whatever the value: the matrices U of the paper.
+
     Args:
         num_orderings: K, the number of orderings of the mixture.
         seed: draws them.
@@ -181,6 +182,20 @@ class OrderAgnosticMADE(MADE):
         )
         super().__init__(shape, ordering=orderings[0], **options)
         self.register_buffer("orderings", orderings)  # (K, D)
+        self.U_hidden = (
+            nn.Parameter(torch.zeros_like(self.layers[0].weight)) if self.layers else None
+        )
+        self.U_A = nn.Parameter(torch.zeros_like(self.A)) if self.A is not None else None
+
+    def _biases(self, c, ordering):
+        """The biases, plus what each unit reads of « visited »: constant for a given ordering."""
+        hidden, out = super()._biases(c, ordering)
+        hidden_masks, _, mask_A = self._masks(ordering)
+        if self.U_hidden is not None:
+            hidden[0] = hidden[0] + (self.U_hidden * hidden_masks[0]).sum(1)
+        if self.U_A is not None:
+            out = out + (self.U_A * mask_A).sum(1)
+        return hidden, out
 
     def logits(self, x, y=None, *, ordering=None):
         """Log-odds of each pixel in one ordering (the first of the mixture by default)."""

@@ -1,5 +1,6 @@
 """The interactive demos of the course; each is a `LivePicture`."""
 
+from .autoregressive import mask_explorer, sampling_explorer
 from .conditional import completion_explorer, condition_explorer
 from .latent import latent_explorer
 from .live import LivePicture, draw_offline, font, to_pil, to_png
@@ -11,6 +12,8 @@ __all__ = [
     "draw_offline",
     "font",
     "latent_explorer",
+    "mask_explorer",
+    "sampling_explorer",
     "to_pil",
     "to_png",
 ]

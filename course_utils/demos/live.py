@@ -73,9 +73,12 @@ class LivePicture(widgets.VBox):
             of some controls as a dict.
         rows: names of the controls laid out on each line, `[["a", "b"], ["c"]]`; by default all
             on one line, which wraps.
+        play: name of an `IntSlider` that a play button moves on its own, step by step.
     """
 
-    def __init__(self, draw, controls, *, caption, on_pointer=None, buttons=None, rows=None):
+    def __init__(
+        self, draw, controls, *, caption, on_pointer=None, buttons=None, rows=None, play=None
+    ):
         self.draw, self.controls, self.on_pointer = draw, controls, on_pointer
         self._dragging = False
         self._quiet = False  # True while `set` moves several controls
@@ -108,9 +111,23 @@ class LivePicture(widgets.VBox):
             self._events.on_dom_event(self._pointer)
         self._caption = caption
         lines = [[controls[name] for name in names] for names in rows or [list(controls)]]
+        if play is not None:
+            self.play = self._play_button(controls[play])
+            line = next(line for line in lines if controls[play] in line)
+            line.insert(line.index(controls[play]), self.play)
         lines[-1] += [*self.buttons.values(), self.reset_button]
         lines = [widgets.HBox(line, layout={"flex_flow": "row wrap"}) for line in lines]
         super().__init__([widgets.HTML(f"<i>{caption}</i>"), *lines, self.picture])
+
+    @staticmethod
+    def _play_button(slider):
+        """Play, pause, stop: moves the slider in the browser, as a hand would."""
+        play = widgets.Play(
+            value=slider.value, min=slider.min, max=slider.max, step=slider.step, interval=80
+        )
+        play.show_repeat = False
+        widgets.jslink((play, "value"), (slider, "value"))
+        return play
 
     def set(self, **values):
         """Give several controls their values and redraw once."""

@@ -1,0 +1,299 @@
+"""Autoregressive models, one pixel at a time (notebook 03a)."""
+
+import functools
+import math
+
+import ipywidgets as widgets
+import torch
+from PIL import Image, ImageDraw
+
+from .. import figures
+from ..autoregressive import MADE
+from .live import LivePicture, font, to_pil
+
+CANVAS = 308  # pixels: side of the image being drawn
+WAITING = (0.93, 0.93, 0.93)  # a pixel not drawn yet
+FOCUS = "#E69F00"  # what one looks at: the pixel being drawn, the active paths
+FOCUS_TEXT = "#8A5F00"  # the same, dark enough to read
+
+
+def sampling_explorer(models, *, temperature=1.0):
+    """Watch a model draw an image pixel by pixel, with the law of each pixel.
+
+    On the left the image so far; in the middle the probabilities p(xᵢ = 1 | x₍<ᵢ₎) met so far; on
+    the right the law of the current pixel, the uniform number drawn, and the bill in nats.
+
+    Args:
+        models: `{name: autoregressive model}`, of square grey images, without condition.
+        temperature: where the temperature starts.
+
+    Returns:
+        LivePicture: a widget; the last line of a cell shows it.
+    """
+    shapes = {model.shape for model in models.values()}
+    shape = next(iter(shapes))
+    if len(shapes) != 1 or shape[0] != 1 or any(m.num_classes for m in models.values()):
+        raise ValueError("the demo needs models of the same grey images (1, H, W), without classes")
+    _, height, width = shape
+    dims, zoom, top = height * width, max(1, CANVAS // height), 30
+    middle, right = zoom * width + 24, 2 * zoom * width + 48
+    size = (right + 262, top + zoom * height + 8)
+
+    @functools.lru_cache(maxsize=32)
+    def trajectory(name, temperature, seed):
+        """All the steps of one image: pixels visited, their values, their probabilities."""
+        steps = []
+        models[name].sample(
+            1,
+            generator=torch.Generator().manual_seed(seed),
+            temperature=temperature,
+            callback=lambda *step: steps.append((step[0], step[1].item(), step[2].item())),
+        )
+        return steps
+
+    def draw(model, step, temperature, seed):
+        steps = trajectory(model, temperature, seed)[:step]
+        image = torch.tensor(WAITING).repeat(height, width, 1)  # (H, W, 3)
+        chances = image.clone()
+        ink = torch.tensor([int(figures.COLORS["x"][k : k + 2], 16) / 255 for k in (1, 3, 5)])
+        nats = 0.0
+        for pixel, value, probability in steps:
+            row, column = divmod(pixel, width)
+            image[row, column] = 1 - value
+            chances[row, column] = 1 - probability * (1 - ink)
+            nats -= math.log(max(probability if value else 1 - probability, 1e-30))
+
+        picture = Image.new("RGB", size, "white")
+        pen = ImageDraw.Draw(picture)
+        for x, page, text in ((0, image, "image"), (middle, chances, "p(xᵢ = 1 | pixels d'avant)")):
+            pen.text((x + 2, 4), text, fill=figures.COLORS["x"], font=font(16))
+            picture.paste(to_pil(page.numpy(), zoom), (x, top))
+            if steps:
+                row, column = divmod(steps[-1][0], width)
+                corner = (x + zoom * column, top + zoom * row)
+                pen.rectangle([*corner, corner[0] + zoom, corner[1] + zoom], outline=FOCUS, width=3)
+        _current_law(pen, steps, (right, top), nats, dims)
+        return picture
+
+    draws = torch.Generator().manual_seed(1)
+    controls = {
+        "model": widgets.Dropdown(options=list(models), description="modèle"),
+        "step": widgets.IntSlider(
+            value=dims // 2, min=0, max=dims, description="pixel", layout={"width": "360px"}
+        ),
+        "temperature": widgets.FloatSlider(
+            value=temperature, min=0.0, max=2.0, step=0.1, description="température",
+            readout_format=".1f", layout={"width": "290px"},
+        ),
+        "seed": widgets.BoundedIntText(
+            value=0, min=0, max=9999, description="tirage", layout={"width": "150px"}
+        ),
+    }  # fmt: skip
+    return LivePicture(
+        draw,
+        controls,
+        caption="Lancez ▶ : l'image se dessine ligne par ligne. Arrêtez-vous sur un pixel hésitant "
+        "(p proche de 0,5). Puis gardez le tirage et changez la température, ou le modèle.",
+        buttons={
+            "Autre image": lambda: {"seed": int(torch.randint(10_000, (1,), generator=draws))}
+        },
+        rows=[["model", "temperature", "seed"], ["step"]],
+        play="step",
+    )
+
+
+def _current_law(pen, steps, corner, nats, dims):
+    """The two bars of the current pixel's law, and the running total of −log p."""
+    x, y = corner
+    dark = figures.COLORS["truth"]
+    if not steps:
+        pen.text((x, y), "aucun pixel tiré", fill=dark, font=font(16))
+        return
+    _, value, probability = steps[-1]
+    pen.text((x, y), f"pixel {len(steps)} sur {dims}", fill=FOCUS_TEXT, font=font(16))
+    floor, full = y + 190, 130
+    for k, share in enumerate((1 - probability, probability)):
+        left = x + 20 + 80 * k
+        color = figures.COLORS["x"] if k == value else figures.COLORS["prior"]
+        pen.rectangle([left, floor - full * share, left + 50, floor], color)
+        pen.text((left, floor - full * share - 22), _decimal(share), fill=dark, font=font(15))
+        pen.text((left + 20, floor + 6), str(k), fill=dark, font=font(16))
+    pen.line([x + 10, floor, x + 160, floor], fill=dark, width=1)
+    pen.text((x, floor + 34), f"tiré : {value:.0f}", fill=figures.COLORS["x"], font=font(16))
+    paid = -math.log(max(probability if value else 1 - probability, 1e-30))
+    pen.text((x, floor + 60), f"coût : {_decimal(paid)} nat", fill=dark, font=font(16))
+    pen.text(
+        (x, floor + 84), f"total : {nats:.1f} nats".replace(".", ","), fill=dark, font=font(16)
+    )
+
+
+def _decimal(value):
+    return f"{value:.2f}".replace(".", ",")
+
+
+# ---------------------------------------------------------------------------------------------
+# The masks of MADE
+# ---------------------------------------------------------------------------------------------
+
+MASKS = ("justes", "diapositive 13", "sans masque")
+RADIUS = 17
+
+
+def mask_explorer(dims=5, hidden=7):
+    """A small MADE: choose an output (or click a unit) and see which paths reach it.
+
+    Under the network, the number of paths from each pixel to each output, M^V·M^W: with right
+    masks, strictly under the diagonal in the order of the visit.
+
+    Args:
+        dims: number of pixels.
+        hidden: units of each hidden layer.
+
+    Returns:
+        LivePicture: a widget; the last line of a cell shows it.
+    """
+    if not 2 <= dims <= 8 or not 1 <= hidden <= 10:
+        raise ValueError(f"dims={dims}, hidden={hidden}: expected 2 to 8 pixels, 1 to 10 units")
+    size = (1000, 400)
+    cell = min(34, 220 // dims)
+
+    def network(layers, masks, order, seed):
+        """Masks `(outputs, inputs)` of each layer, degrees of the units, ranks of the pixels."""
+        generator = torch.Generator().manual_seed(seed)
+        ordering = torch.arange(dims)
+        if order == "au hasard":
+            ordering = torch.randperm(dims, generator=generator)
+        degrees = [
+            torch.randint(1, dims, (hidden,), generator=generator).sort().values
+            for _ in range(layers)
+        ]
+        model = MADE((1, 1, dims), hidden=(hidden,) * layers, ordering=ordering)
+        for number, m in enumerate(degrees):
+            model.get_buffer(f"degrees{number}").copy_(m)
+        hidden_masks, mask_V, _ = model.masks(ordering)
+        rank = torch.argsort(ordering) + 1
+        if masks == "diapositive 13":  # as printed: 1 where m(k) > d
+            mask_V = (degrees[-1][None, :] > rank[:, None]).float()
+        if masks == "sans masque":
+            hidden_masks = [torch.ones_like(mask) for mask in hidden_masks]
+            mask_V = torch.ones_like(mask_V)
+        return [*hidden_masks, mask_V], degrees, rank
+
+    def units(layers):
+        """Centre of each unit, from the pixels (bottom) to the outputs (top)."""
+        counts = [dims, *[hidden] * layers, dims]
+        step = 300 / (len(counts) - 1)
+        return [
+            [(70 + 520 * (k + 0.5) / n, 350 - step * level) for k in range(n)]
+            for level, n in enumerate(counts)
+        ]
+
+    def draw(output, layers, masks, order, seed):
+        weights, degrees, rank = network(layers, masks, order, seed)
+        centres = units(layers)
+        active = [torch.zeros(len(row), dtype=torch.bool) for row in centres]
+        active[-1][output - 1] = True
+        for level in reversed(range(len(weights))):  # walk the paths backwards
+            active[level] = weights[level][active[level + 1]].any(0)
+
+        picture = Image.new("RGB", size, "white")
+        pen = ImageDraw.Draw(picture)
+        for level, mask in enumerate(weights):
+            for pair in mask.nonzero().tolist():
+                lit = active[level + 1][pair[0]] and active[level][pair[1]]
+                line = [centres[level][pair[1]], centres[level + 1][pair[0]]]
+                color = FOCUS if lit else "#D8D8D8"
+                pen.line([*line[0], *line[1]], fill=color, width=3 if lit else 1)
+        labels = [[f"x{k + 1}" for k in range(dims)]]
+        labels += [[str(m) for m in layer.tolist()] for layer in degrees]
+        labels += [[f"x̂{k + 1}" for k in range(dims)]]
+        for level, row in enumerate(centres):
+            pixel = level in (0, len(centres) - 1)
+            for k, (x, y) in enumerate(row):
+                color = figures.COLORS["x"] if pixel else "#444444"
+                color = FOCUS if active[level][k] else color
+                filled = level == 0 or active[level][k]
+                box = [x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS]
+                pen.ellipse(box, fill=color if filled else "white", outline=color, width=2)
+                ink = "white" if filled else color
+                pen.text((x, y), labels[level][k], fill=ink, font=font(14), anchor="mm")
+        for k, (x, _) in enumerate(centres[0]):
+            pen.text(
+                (x, 382),
+                f"rang {rank[k]}",
+                fill=figures.COLORS["prior"],
+                font=font(12),
+                anchor="mm",
+            )
+        _paths_table(pen, weights, rank, output, cell)
+        _verdict(pen, active[0], rank, output)
+        return picture
+
+    controls = {
+        "output": widgets.IntSlider(
+            value=3, min=1, max=dims, description="sortie", layout={"width": "240px"}
+        ),
+        "layers": widgets.IntSlider(
+            value=1, min=1, max=3, description="couches", layout={"width": "220px"}
+        ),
+        "masks": widgets.Dropdown(options=MASKS, description="masques", layout={"width": "230px"}),
+        "order": widgets.Dropdown(
+            options=("naturel", "au hasard"), description="ordre", layout={"width": "210px"}
+        ),
+        "seed": widgets.BoundedIntText(
+            value=3, min=0, max=999, description="numéros", layout={"width": "150px"}
+        ),
+    }
+    picture = None
+
+    def on_pointer(x, y, pressed):
+        """A click on an output, or in its column of units, chooses it."""
+        rows = units(picture.controls["layers"].value)
+        nearest = min(range(dims), key=lambda k: math.dist(rows[-1][k], (x, y)))
+        return {"output": nearest + 1} if math.dist(rows[-1][nearest], (x, y)) < 60 else {}
+
+    picture = LivePicture(
+        draw,
+        controls,
+        caption="Cliquez sur une sortie x̂ (en haut) : en orange, tous les chemins qui y mènent. "
+        "Comparez les masques justes et ceux de la diapositive ; essayez un ordre au hasard.",
+        on_pointer=on_pointer,
+        rows=[["output", "layers"], ["masks", "order", "seed"]],
+    )
+    return picture
+
+
+def _paths_table(pen, weights, rank, output, cell):
+    """The number of paths from each pixel (columns) to each output (rows)."""
+    paths = functools.reduce(lambda below, mask: mask @ below, weights[1:], weights[0])
+    dims, (x0, y0) = len(paths), (680, 70)
+    pen.text((x0, 16), "nombre de chemins : Mⱽ · Mᵂ", fill=figures.COLORS["truth"], font=font(16))
+    for i in range(dims):
+        name = FOCUS_TEXT if i == output - 1 else figures.COLORS["x"]
+        middle = y0 + cell * (i + 0.5)
+        pen.text((x0 - 8, middle), f"x̂{i + 1}", fill=name, font=font(14), anchor="rm")
+        pen.text(
+            (x0 + cell * (i + 0.5), y0 - 12), f"x{i + 1}", fill=figures.COLORS["x"], font=font(14),
+            anchor="mm",
+        )  # fmt: skip
+        for j in range(dims):
+            count, allowed = int(paths[i, j]), rank[j] < rank[i]
+            fill = "white" if count == 0 else ("#CFE8DC" if allowed else "#E9A3A0")
+            box = [x0 + cell * j, y0 + cell * i, x0 + cell * (j + 1), y0 + cell * (i + 1)]
+            pen.rectangle(box, fill=fill, outline="#BBBBBB")
+            centre = (box[0] + cell / 2, box[1] + cell / 2)
+            pen.text(centre, str(count), fill=figures.COLORS["truth"], font=font(14), anchor="mm")
+
+
+def _verdict(pen, sees, rank, output):
+    """Which pixels the chosen output sees, and whether it may."""
+    seen = [k + 1 for k in range(len(sees)) if sees[k]]
+    forbidden = [k for k in seen if rank[k - 1] >= rank[output - 1]]
+    names = ", ".join(f"x{k}" for k in seen) or "rien"
+    pen.text((640, 300), f"x̂{output} voit : {names}", fill=FOCUS_TEXT, font=font(16))
+    if forbidden:
+        text = "interdit : " + ", ".join(f"x{k}" for k in forbidden)
+        pen.text((640, 326), text, fill="#B3261E", font=font(16))
+    else:
+        text = "rien d'interdit : seulement des pixels d'avant"
+        pen.text((640, 326), text, fill=figures.COLORS["y"], font=font(15))
