@@ -168,3 +168,36 @@ def cvae_sampling(shapes=("", "", "")):
         arrow(ax, start, end, color=color)
     for centre, text in zip(((1.9, 0.94), (1.9, 2.44), (10.5, 1.65)), shapes):
         _shape(ax, centre, text)
+
+
+def nade():
+    """NADE (slide 12): one running sum a, to which each pixel adds its column of W once."""
+    ax = _canvas(15.4, 5.4, bottom=-0.5)
+    x, dots = COLORS["x"], "$\\cdots$"
+    for i, centre in enumerate((1.6, 5.6, 9.6)):
+        box(ax, (centre, 2.0), f"$a_{i + 1}$", DARK, width=1.2, height=0.8, filled=False)
+        box(
+            ax,
+            (centre, 3.4),
+            f"$h_{i + 1}=\\sigma(a_{i + 1})$",
+            DARK,
+            width=2.3,
+            height=0.8,
+            filled=False,
+        )
+        past = "" if i == 0 else "|x_1" if i == 1 else "|x_1,x_2"
+        box(ax, (centre, 4.8), f"$p(x_{i + 1}{past})$", x, width=2.4, height=0.8)
+        arrow(ax, (centre, 2.42), (centre, 2.98))
+        arrow(ax, (centre, 3.82), (centre, 4.38), color=x)
+        ax.text(
+            centre + 0.15, 4.08, f"$V_{i + 1},\\ b_{i + 1}$", ha="left", va="center", fontsize=11
+        )
+        box(ax, (centre + 2.0, 0.4), f"$x_{i + 1}$", x, width=0.9, height=0.8)
+        ax.text(centre + 2.0, 2.0, "+", ha="center", va="center", fontsize=17, color=DARK)
+        arrow(ax, (centre + 2.0, 0.82), (centre + 2.0, 1.75), color=x)
+        ax.text(centre + 2.15, 1.3, f"$W_{i + 1}$", ha="left", va="center", color=x, fontsize=12)
+        arrow(ax, (centre + 0.62, 2.0), (centre + 1.8, 2.0))
+        arrow(ax, (centre + 2.2, 2.0), (centre + 3.38, 2.0))
+    ax.text(-0.3, 2.0, "$c$", ha="center", va="center", fontsize=14, color=DARK)
+    arrow(ax, (-0.1, 2.0), (0.98, 2.0))
+    ax.text(13.4, 2.0, dots, ha="center", va="center", fontsize=17, color=DARK)

@@ -214,3 +214,44 @@ def posterior_panel(ax, axis, density, gaussians, title=""):
     x, y = ((points.amax(0) + points.amin(0)) / 2).tolist()
     reach = 0.6 * (points.amax(0) - points.amin(0)).max().item()
     ax.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
+
+
+# ---------------------------------------------------------------------------------------------
+# Autoregressive models
+# ---------------------------------------------------------------------------------------------
+
+
+def weight_maps(weights, pixels, title=""):
+    """What some pixels look at: their weights on the whole image, in red (for) and blue (against).
+
+    Args:
+        weights: `(N, H, W)`, one map per pixel.
+        pixels: the N pixels, `(row, column)`: a square marks them.
+    """
+    weights = torch.as_tensor(weights).detach().cpu()
+    if weights.dim() != 3 or len(weights) != len(pixels):
+        raise ValueError(f"expected one map (H, W) per pixel, got {tuple(weights.shape)}")
+    figure, axes = plt.subplots(1, len(pixels), figsize=(9, 9 / len(pixels) + 0.7), squeeze=False)
+    bound = weights.abs().max().item() or 1.0
+    for ax, weight, (row, column) in zip(axes[0], weights, pixels):
+        shown = ax.imshow(weight, cmap="RdBu_r", vmin=-bound, vmax=bound)
+        ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, lw=2.5))
+        ax.set(xticks=[], yticks=[])
+    figure.colorbar(shown, ax=axes, shrink=0.8, label="poids")
+    figure.suptitle(title, color=COLORS["x"])
+
+
+def dependency_maps(maps):
+    """Square maps `{title: (D, D)}` side by side: which input (column) reaches which output (row).
+
+    Booleans, or sizes such as the absolute values of a Jacobian.
+    """
+    figure, axes = plt.subplots(1, len(maps), figsize=(9, 9 / len(maps) + 0.3), squeeze=False)
+    figure.get_layout_engine().set(wspace=0.08)
+    tint = LinearSegmentedColormap.from_list("tint", ["white", COLORS["x"]])
+    for ax, (title, values) in zip(axes[0], maps.items()):
+        values = torch.as_tensor(values).detach().cpu().float()
+        ax.imshow(values, cmap=tint, vmin=0, vmax=values.max().item() or 1.0)
+        ax.set_title(title, color=COLORS["x"])
+        ax.set(xlabel="entrée", ylabel="sortie")
+        ax.grid(False)

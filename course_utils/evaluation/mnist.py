@@ -39,11 +39,11 @@ RECIPES = (
     Recipe("pixels indépendants", lambda shape: MarkovTable(shape, order=0)),
     Recipe("table, 4 voisins", lambda shape: MarkovTable(shape, neighbours=FOUR_NEIGHBOURS)),
     Recipe("FVSBN", FVSBN, {"steps": 12_000, "lr": 5e-3}),
-    Recipe("NADE, H = 500", NADE, {"steps": 6_500, "lr": 1e-2}),
+    Recipe("NADE, H = 500", NADE, {"steps": 5_000, "lr": 1e-2}),
     Recipe(
         "MADE, 2 × 500",
-        lambda shape: MADE(shape, hidden=(500, 500)),
-        {"steps": 6_000, "lr": 3e-3},
+        lambda shape: MADE(shape, hidden=(500, 500), dropout=0.2),
+        {"steps": 8_000, "lr": 4e-3},
     ),
 )
 
