@@ -2,8 +2,12 @@
 Cleary 1987, « Arithmetic coding for data compression »).
 
 A sequence of bits is an interval inside of [0, 1): each bit keeps its share of the interval, the
-first part for a 1, the second for a 0. In the end the interval has the width p(sequence). The
-shortest binary fraction inside, a code of fewer than −log₂ p + 2 bits, names the sequence.
+first part for a 1, the second for a 0. In the end the interval has the width p(sequence), up to the
+rounding of the probabilities. The shortest binary fraction inside, a code of fewer than
+−log₂ p + 1 bits, names the sequence.
+
+The start of the interval is one integer that grows with the code: simple, and fast enough for a few
+hundred images. A production coder writes its first digits out as soon as they are settled.
 """
 
 import torch
@@ -72,8 +76,9 @@ def compress(model, images, y=None):
     """Write images in about −log₂ p(images) bits: one code for all of them.
 
     Args:
-        model: an autoregressive model; both sides must have the same one, on the same machine:
-            a probability that differs in its last digit, and all that follows is noise.
+        model: an autoregressive model, used in its own ordering: the first one, for a mixture of
+            orderings. Both sides must have the same one, on the same machine: a probability that
+            differs in its last digit, and all that follows is noise.
         images: integer images `(N, C, H, W)`.
         y: condition of a conditional model.
 

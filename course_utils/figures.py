@@ -233,7 +233,7 @@ def weight_maps(weights, pixels, title=""):
         raise ValueError(f"expected one map (H, W) per pixel, got {tuple(weights.shape)}")
     figure, axes = plt.subplots(1, len(pixels), figsize=(9, 9 / len(pixels) + 0.7), squeeze=False)
     bound = weights.abs().max().item() or 1.0
-    for ax, weight, (row, column) in zip(axes[0], weights, pixels):
+    for ax, weight, (row, column) in zip(axes[0], weights.numpy(), pixels):
         shown = ax.imshow(weight, cmap="RdBu_r", vmin=-bound, vmax=bound)
         ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, lw=2.5))
         ax.set(xticks=[], yticks=[])
@@ -250,8 +250,8 @@ def dependency_maps(maps):
     figure.get_layout_engine().set(wspace=0.08)
     tint = LinearSegmentedColormap.from_list("tint", ["white", COLORS["x"]])
     for ax, (title, values) in zip(axes[0], maps.items()):
-        values = torch.as_tensor(values).detach().cpu().float()
-        ax.imshow(values, cmap=tint, vmin=0, vmax=values.max().item() or 1.0)
+        values = torch.as_tensor(values).detach().cpu().float().numpy()
+        ax.imshow(values, cmap=tint, vmin=0, vmax=values.max() or 1.0)
         ax.set_title(title, color=COLORS["x"])
         ax.set(xlabel="entrée", ylabel="sortie")
         ax.grid(False)

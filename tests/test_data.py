@@ -12,7 +12,18 @@ import torch
 from sklearn.datasets import load_digits
 
 from course_utils import data
-from course_utils.data import check_images, colorize, data_root, enlarge, load, quantize
+from course_utils.data import (
+    check_images,
+    check_mask,
+    class_weights,
+    colorize,
+    data_root,
+    enlarge,
+    load,
+    log_frequencies,
+    one_per_image,
+    quantize,
+)
 
 PARTS = ("train", "val", "test")
 IDX_NAMES = tuple(data._IDX_FILES)
@@ -253,6 +264,89 @@ def test_check_images_accepts_every_level(levels):
 def test_check_images_says_what_to_do(x, error, message):
     with pytest.raises(error, match=message):
         check_images(x, (1, 4, 4), 2)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (1, 4, 5), (3, 1, 4, 5), (5,), (4, 1), (3, 1, 1, 1), ()])
+def test_check_mask_broadcasts_to_one_mask_per_image(shape):
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    found = check_mask(mask, 3, (2, 4, 5))
+    assert found.shape == (3, 1, 4, 5) and found.dtype == torch.bool
+    assert torch.equal(found, mask | torch.zeros(3, 1, 4, 5, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "message"),
+    [
+        ([[True]], TypeError, "mask: expected a tensor of booleans, got list"),
+        (torch.ones(4, 5), TypeError, "booleans, True where visible, got torch.float32"),
+        (torch.ones(4, 5, dtype=torch.uint8), TypeError, "got torch.uint8"),
+        (torch.ones(5, 4).bool(), ValueError, r"\(5, 4\) does not broadcast to \(3, 1, 4, 5\)"),
+        (torch.ones(2, 1, 4, 5).bool(), ValueError, "does not broadcast"),
+        (torch.ones(3, 2, 4, 5).bool(), ValueError, "does not broadcast.*one value per pixel"),
+        (torch.ones(1, 3, 1, 4, 5).bool(), ValueError, "does not broadcast"),
+    ],
+)
+def test_what_check_mask_refuses(mask, error, message):
+    with pytest.raises(error, match=message):
+        check_mask(mask, 3, (2, 4, 5))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_class_weights_of_labels_are_one_hot(dtype):
+    found = class_weights(torch.tensor([2, 0, 1, 2], dtype=dtype), 3, 4)
+    assert found.dtype == torch.float32
+    assert found.tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_class_weights_of_mixtures_are_themselves():
+    mixtures = torch.tensor([[0.2, 0.8, 0.0], [1 / 3, 1 / 3, 1 / 3]])
+    assert torch.equal(class_weights(mixtures, 3, 2), mixtures)
+    assert class_weights(mixtures.double(), 3, 2).dtype == torch.float32
+    assert torch.equal(class_weights(mixtures[:1], 3, 5), mixtures[:1].expand(5, 3))
+    assert torch.equal(class_weights(torch.tensor([1]), 3, 5), torch.eye(3)[[1] * 5])
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        (
+            None,
+            ValueError,
+            r"needs a condition y: labels \(B,\) in \{0, …, 2\} or weights \(B, 3\)",
+        ),
+        ([0, 1], TypeError, r"expected a tensor of labels \(B,\).*got list"),
+        (torch.tensor([0.0, 1.0]), TypeError, r"integer labels, got torch.float32.*y.long\(\)"),
+        (torch.tensor([True, False]), TypeError, "got torch.bool"),
+        (torch.tensor([0, 3]), ValueError, r"labels in \{0, …, 2\}, got \[0, 3\]"),
+        (torch.tensor([-1, 0]), ValueError, r"got \[-1, 0\]"),
+        (torch.tensor(1), ValueError, r"weights \(B, 3\), got \(\)"),
+        (torch.eye(2), ValueError, r"got \(2, 2\)"),
+        (torch.tensor([[0.5, 0.6, 0.0]]), ValueError, r"sum to 1: .*y.sum\(1, keepdim=True\)"),
+        (torch.tensor([[1.5, -0.5, 0.0]]), ValueError, "non-negative"),
+        (torch.tensor([[float("nan"), 0.5, 0.5]]), ValueError, "non-negative"),
+        (torch.tensor([0, 1, 2]), ValueError, "3 conditions for 2 images: expected 2, or a single"),
+    ],
+)
+def test_what_class_weights_refuse(y, error, message):
+    with pytest.raises(error, match=message):
+        class_weights(y, 3, 2)
+
+
+def test_one_per_image():
+    many = torch.arange(24).view(4, 2, 3)
+    assert torch.equal(one_per_image(many, 4), many)
+    assert torch.equal(one_per_image(many[1:2], 3), many[[1, 1, 1]])
+    with pytest.raises(ValueError, match="4 pages for 3 images: expected 3, or a single one"):
+        one_per_image(many, 3, "pages")
+
+
+def test_log_frequencies_add_half_an_image_to_each_value():
+    images = torch.tensor([[0, 1], [0, 2], [0, 2]], dtype=torch.uint8).view(3, 1, 1, 2)
+    found = log_frequencies(images, 3).exp()
+    assert found.shape == (3, 1, 1, 2)
+    expected = torch.tensor([[3.5, 0.5], [0.5, 1.5], [0.5, 2.5]]) / 4.5
+    torch.testing.assert_close(found.view(3, 2), expected)
+    torch.testing.assert_close(log_frequencies(images.long(), 5).exp().sum(0), torch.ones(1, 1, 2))
 
 
 def test_colorize_paints_bright_ink_on_dark_paper_of_another_hue():

@@ -2,16 +2,20 @@
 
 import base64
 import io
+import itertools
+import statistics
+import time
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from autoregressive_models import build, same_state, seeded, state_of
 from matplotlib.colors import to_rgb
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from course_utils import CVAE, VAE, CompletionVAE, figures
+from course_utils import CVAE, NADE, VAE, CompletionVAE, figures
 from course_utils.demos import (
     LivePicture,
     completion_explorer,
@@ -19,6 +23,8 @@ from course_utils.demos import (
     draw_offline,
     font,
     latent_explorer,
+    mask_explorer,
+    sampling_explorer,
     to_pil,
     to_png,
 )
@@ -253,6 +259,44 @@ def test_rows_change_nothing_to_the_order_of_the_values():
     assert plain.shown() == (200, 0, 20)
 
 
+def played(monkeypatch, **options):
+    """A `Plain` demo with a play button, and what it asked the browser to link."""
+    links = Spy(monkeypatch, widgets, "jslink")
+    return Plain(**options), links.received
+
+
+def test_a_play_button_moves_its_slider_in_the_browser(monkeypatch):
+    plain, links = played(monkeypatch, play="blue")
+    play, slider = plain.demo.play, plain.controls["blue"]
+    assert links == [((play, "value"), (slider, "value"))]
+    assert (play.value, play.min, play.max, play.step) == (20, 0, 255, 1)
+    assert not play.playing and not play.show_repeat
+
+
+def test_a_play_button_has_the_bounds_and_the_step_of_its_slider(monkeypatch):
+    slider = widgets.IntSlider(6, 2, 10, step=2)
+    demo = LivePicture(lambda n: Image.new("RGB", (n, 9)), {"n": slider}, caption="", play="n")
+    assert (demo.play.value, demo.play.min, demo.play.max, demo.play.step) == (6, 2, 10, 2)
+
+
+@pytest.mark.parametrize("rows", [None, [["red"], ["blue"]], [["blue"], ["red"]]], ids=str)
+@pytest.mark.parametrize("name", ["red", "blue"])
+def test_a_play_button_stands_before_its_slider(rows, name):
+    plain = Plain(rows=rows, play=name)
+    _, *lines, _ = plain.demo.children
+    expected = [[plain.controls[key] for key in names] for names in rows or [["red", "blue"]]]
+    expected[-1].append(plain.demo.reset_button)
+    line = next(line for line in expected if plain.controls[name] in line)
+    line.insert(line.index(plain.controls[name]), plain.demo.play)
+    assert [list(line.children) for line in lines] == expected
+
+
+def test_no_play_button_when_none_is_asked_for(monkeypatch):
+    plain, links = played(monkeypatch)
+    _, row, _ = plain.demo.children
+    assert not any(isinstance(child, widgets.Play) for child in row.children) and links == []
+
+
 def test_a_still_picture_goes_with_the_widget():
     """For GitHub and exported pages, which have no kernel."""
     plain = Plain()
@@ -385,9 +429,9 @@ class Spy:
         self.received, self.returned, self.method = [], [], getattr(owner, name)
         monkeypatch.setattr(owner, name, self)
 
-    def __call__(self, *args):
+    def __call__(self, *args, **options):
         self.received.append(args)
-        self.returned.append(self.method(*args))
+        self.returned.append(self.method(*args, **options))
         return self.returned[-1]
 
 
@@ -878,3 +922,519 @@ def test_completions_need_a_completion_model_of_grey_images(make, images, classi
 def test_completions_need_the_levels_of_the_model(completer, images, classifier):
     with pytest.raises(ValueError, match="was the data set loaded with levels=2"):
         completion_explorer(completer, 100 * images, classifier)
+
+
+# ---- sampling_explorer ------------------------------------------------------------------------
+
+
+HIGH, WIDE = 5, 6  # not square: rows are not columns
+SIDE = 61  # of a pixel: 308 // 5
+MIDDLE, RIGHT = WIDE * SIDE + 24, 2 * WIDE * SIDE + 48  # where the chances and the bars stand
+DIMS = HIGH * WIDE
+FOCUS = "#E69F00"  # the pixel being drawn; the units that an output sees
+WRITERS = ("NADE, lean", "MADE, 2 layers", "FVSBN", "table, order 3", "agnostic, 1 layer")
+
+
+@pytest.fixture(scope="module")
+def writers():
+    """Models with random weights, each in its random ordering."""
+    return {kind: build(kind, shape=(1, HIGH, WIDE)) for kind in WRITERS}
+
+
+@pytest.fixture
+def sampler(writers):
+    return sampling_explorer(writers)
+
+
+@pytest.fixture
+def words(monkeypatch):
+    """The texts written on the pictures from now on."""
+    written, write = [], ImageDraw.ImageDraw.text
+
+    def text(pen, where, what, **how):
+        written.append(what)
+        write(pen, where, what, **how)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    return written
+
+
+def page_of(demo):
+    return np.asarray(decode(demo.picture.value)).astype(int)
+
+
+def in_color(page, color):
+    """Where a page has exactly this colour."""
+    return (page == np.round(255 * np.array(to_rgb(color)))).all(-1)
+
+
+def panel(demo, left):
+    """The colour in the middle of each pixel of an image that begins at the column `left`."""
+    page = page_of(demo)[TOP + SIDE // 2 :: SIDE, left + SIDE // 2 :: SIDE]
+    return page[:HIGH, :WIDE]
+
+
+def sampled(model, seed=0, temperature=1.0):
+    """The model's own image, and the probabilities that it met, both `(DIMS,)`."""
+    x = model.sample(1, generator=seeded(seed), temperature=temperature)
+    with torch.no_grad():
+        logits = model.logits(x).flatten()
+    p = torch.sigmoid(logits / temperature) if temperature else (logits > 0).float()
+    return x.flatten(), p
+
+
+def price(x, p):
+    """−log of the probability of each pixel's value."""
+    return -torch.where(x == 1, p, 1 - p).log()
+
+
+def french(number, decimals):
+    return f"{number:.{decimals}f}".replace(".", ",")
+
+
+def test_the_controls_of_the_sampler(sampler):
+    start = {"model": WRITERS[0], "step": 12, "temperature": 1.0, "seed": 0}  # two rows of pixels
+    assert values(sampler) == start
+    assert sampler.controls["model"].options == WRITERS
+    assert (sampler.controls["step"].min, sampler.controls["step"].max) == (0, DIMS)
+    first, second = sampler.children[1:-1]
+    assert first.children == tuple(sampler.controls[k] for k in ("model", "temperature", "seed"))
+    expected = (sampler.play, sampler.controls["step"], sampler.buttons["Autre image"])
+    assert second.children == (*expected, sampler.reset_button)
+
+
+def test_the_sampler_plays_all_the_pixels(monkeypatch, writers):
+    links = Spy(monkeypatch, widgets, "jslink")
+    sampler = sampling_explorer(writers)
+    play, step = sampler.play, sampler.controls["step"]
+    assert (play.min, play.max, play.step, play.value) == (0, DIMS, 1, step.value)
+    assert links.received == [((play, "value"), (step, "value"))]
+
+
+def test_every_control_of_the_sampler_changes_its_panels_and_not_its_size(sampler):
+    changes = {"model": "FVSBN", "step": 20, "temperature": 0.3, "seed": 7}
+    assert changes.keys() == sampler.controls.keys()
+    pages = [decode(sampler.picture.value)]
+    for name, value in changes.items():
+        sampler.reset_button.click()
+        sampler.controls[name].value = value
+        pages.append(decode(sampler.picture.value))
+    for left, right in ((0, MIDDLE - 1), (MIDDLE, RIGHT - 1), (RIGHT, pages[0].width)):
+        panels = {page.crop((left, TOP, right, page.height)).tobytes() for page in pages}
+        assert len(panels) == 1 + len(changes), left
+
+
+def test_the_sampler_keeps_its_size(sampler):
+    for model, step, temperature in itertools.product(WRITERS, (0, 1, DIMS), (0.0, 0.1, 2.0)):
+        sampler.set(model=model, step=step, temperature=temperature, seed=9999)
+        size = decode(sampler.picture.value).size
+        assert size == (RIGHT + 262, TOP + HIGH * SIDE + 8)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize(("seed", "temperature"), [(0, 1.0), (7, 0.4), (3, 0.0), (9999, 2.0)])
+def test_the_last_step_shows_the_models_own_sample(sampler, writers, kind, seed, temperature):
+    sampler.set(model=kind, step=DIMS, temperature=temperature, seed=seed)
+    x, _ = sampled(writers[kind], seed, temperature)
+    assert 0 < x.sum() < DIMS
+    expected = 255 * (1 - x.view(HIGH, WIDE, 1).int()).expand(-1, -1, 3)
+    assert (panel(sampler, 0) == expected.numpy()).all()
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 12, 29, 30])
+def test_pixels_come_in_the_order_of_the_visit(sampler, writers, step):
+    """What is not drawn yet is grey, in both panels."""
+    model = writers["MADE, 2 layers"]
+    sampler.set(model="MADE, 2 layers", step=step, seed=2)
+    x, p = sampled(model, 2)
+    ink = torch.tensor(to_rgb(figures.COLORS["x"]))
+    waiting = torch.ones(DIMS, dtype=torch.bool)
+    waiting[model.ordering[:step]] = False
+    for left, share, color in ((0, x, torch.zeros(3)), (MIDDLE, p, ink)):
+        expected = 255 * (1 - share[:, None] * (1 - color))
+        expected[waiting] = 0.93 * 255
+        shown = torch.tensor(panel(sampler, left)).view(DIMS, 3)
+        assert (shown - expected).abs().max() < 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 2.0])
+def test_the_chances_are_those_at_this_temperature(sampler, writers, temperature):
+    sampler.set(step=DIMS, temperature=temperature, seed=1)
+    _, p = sampled(writers["NADE, lean"], 1, temperature)
+    red = 255 * (1 - p.view(HIGH, WIDE))  # the ink has no red
+    assert np.abs(panel(sampler, MIDDLE)[:, :, 0] - red.numpy()).max() < 1
+
+
+@pytest.mark.parametrize("step", [1, 5, 30])
+def test_the_current_pixel_is_framed_in_both_panels(sampler, writers, step):
+    sampler.set(model="FVSBN", step=step)
+    row, column = divmod(writers["FVSBN"].ordering[step - 1].item(), WIDE)
+    for left in (0, MIDDLE):
+        frame = in_color(page_of(sampler)[:, left : left + WIDE * SIDE + 4], FOCUS)
+        y, x = np.nonzero(frame)
+        assert (x.min(), x.max()) == pytest.approx((SIDE * column, SIDE * (column + 1)), abs=1)
+        assert (y.min() - TOP, y.max() - TOP) == pytest.approx(
+            (SIDE * row, SIDE * (row + 1)), abs=1
+        )
+
+
+@pytest.mark.parametrize(("step", "temperature"), [(1, 1.0), (12, 1.0), (12, 0.4), (30, 2.0)])
+def test_two_bars_show_the_law_of_the_current_pixel(sampler, writers, step, temperature):
+    """130 pixels for a probability of 1; the value drawn has the colour of x."""
+    model = writers["NADE, lean"]
+    sampler.set(step=step, temperature=temperature, seed=4)
+    x, p = (each[model.ordering[step - 1]].item() for each in sampled(model, 4, temperature))
+    for value, share in ((0, 1 - p), (1, p)):
+        bar = page_of(sampler)[TOP + 20 : TOP + 190, RIGHT + 45 + 80 * value]
+        color, other = ("x", "prior") if value == x else ("prior", "x")
+        assert in_color(bar, figures.COLORS[color]).sum() == pytest.approx(130 * share, abs=1.5)
+        assert not in_color(bar, figures.COLORS[other]).any()
+
+
+@pytest.mark.parametrize(("step", "temperature"), [(1, 1.0), (12, 0.4), (29, 2.0), (30, 1.0)])
+def test_the_bill_adds_the_price_of_each_pixel(sampler, writers, words, step, temperature):
+    model = writers["NADE, lean"]
+    sampler.set(step=step, temperature=temperature, seed=4)
+    x, p = (each[model.ordering[:step]] for each in sampled(model, 4, temperature))
+    paid, last = price(x, p), p[-1].item()
+    expected = {f"pixel {step} sur {DIMS}", f"tiré : {x[-1]}", french(last, 2), french(1 - last, 2)}
+    expected |= {f"coût : {french(paid[-1], 2)} nat", f"total : {french(paid.sum(), 1)} nats"}
+    assert expected <= set(words)
+
+
+def test_the_whole_bill_is_minus_log_p(sampler, writers, words):
+    for seed, kind in enumerate(("NADE, lean", "MADE, 2 layers", "FVSBN", "table, order 3")):
+        words.clear()
+        sampler.set(model=kind, step=DIMS, seed=seed)
+        x = writers[kind].sample(1, generator=seeded(seed))
+        assert f"total : {french(-writers[kind].log_prob(x).item(), 1)} nats" in words
+
+
+def test_the_most_probable_image_costs_nothing(sampler, words):
+    sampler.set(step=DIMS, temperature=0.0)
+    assert {"coût : 0,00 nat", "total : 0,0 nats", "1,00"} <= set(words)
+
+
+def test_before_the_first_pixel_there_is_no_law(sampler, words):
+    sampler.set(step=0)
+    assert "aucun pixel tiré" in words and not any("nat" in word for word in words)
+    page = page_of(sampler)
+    assert not in_color(page, FOCUS).any()
+    assert in_color(page[TOP + 40 :, RIGHT:], "white").all(), "no bar either"
+
+
+def test_another_image_is_another_seed_at_the_same_settings(sampler, writers):
+    sampler.set(model="FVSBN", step=20, temperature=0.5)
+    pictures, seeds, before = {sampler.picture.value}, [], values(sampler)
+    for _ in range(3):
+        sampler.buttons["Autre image"].click()
+        pictures.add(sampler.picture.value)
+        seeds.append(sampler.controls["seed"].value)
+        assert values(sampler) == before | {"seed": seeds[-1]}
+    assert len(pictures) == 4
+    twin = sampling_explorer(writers)
+    for seed in seeds:
+        twin.buttons["Autre image"].click()
+        assert twin.controls["seed"].value == seed
+
+
+def test_the_sampler_draws_the_same_image_again(sampler, writers):
+    sampler.set(model="agnostic, 1 layer", step=25, seed=5)
+    before = sampler.picture.value
+    sampler.controls["seed"].value = 6
+    assert sampler.picture.value != before
+    torch.manual_seed(123)
+    sampler.controls["seed"].value = 5
+    assert sampler.picture.value == before
+    twin = sampling_explorer(writers)
+    twin.set(model="agnostic, 1 layer", step=25, seed=5)
+    assert twin.picture.value == before
+
+
+def test_reset_gives_the_first_image_back(sampler):
+    start, first = sampler.picture.value, values(sampler)
+    sampler.set(model="FVSBN", step=3, temperature=0.2)
+    sampler.buttons["Autre image"].click()
+    assert sampler.picture.value != start
+    sampler.reset_button.click()
+    assert sampler.picture.value == start and values(sampler) == first
+
+
+def test_moving_along_an_image_does_not_sample_it_again(monkeypatch, sampler, writers):
+    samples = Spy(monkeypatch, writers["NADE, lean"], "sample").returned
+    for seed, step in ((1, 3), (1, 4), (1, 20), (2, 20), (1, 5)):
+        sampler.set(seed=seed, step=step)
+    assert len(samples) == 2
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_the_sampler_leaves_its_models_as_they_were(kind):
+    model = build(kind, shape=(1, HIGH, WIDE))
+    before = state_of(model)
+    sampling_explorer({"seul": model}).set(step=DIMS, seed=8)
+    assert same_state(state_of(model), before)
+
+
+def test_the_temperature_may_start_elsewhere(writers):
+    assert sampling_explorer(writers, temperature=0.5).controls["temperature"].value == 0.5
+
+
+def test_the_sampler_refuses_other_models():
+    grey = build("FVSBN", shape=(1, 4, 4))
+    for models in (
+        [build("FVSBN", shape=(3, 2, 2))],
+        [grey, build("FVSBN", shape=(1, 4, 3))],
+        [build("FVSBN", 3, shape=(1, 4, 4))],
+        [grey, build("NADE, lean", 3, shape=(1, 4, 4))],
+    ):
+        with pytest.raises(ValueError, match=r"of the same grey images \(1, H, W\), without class"):
+            sampling_explorer(dict(enumerate(models)))
+
+
+# ---- mask_explorer ----------------------------------------------------------------------------
+
+
+OUTPUTS = 5
+MASKS = ("justes", "diapositive 13", "sans masque")
+ORDERS = ("naturel", "au hasard")
+FORBIDDEN, ALLOWED = "#E9A3A0", "#CFE8DC"  # cells of the table of paths
+
+
+@pytest.fixture
+def network():
+    return mask_explorer(OUTPUTS, 7)
+
+
+def unit(level, k, layers, count):
+    """The centre of a unit: level 0 for the pixels, `layers + 1` for the outputs."""
+    return round(70 + 520 * (k + 0.5) / count), round(350 - 300 / (layers + 1) * level)
+
+
+def cells(demo, color, dims=OUTPUTS):
+    """Which cells of the table of paths have this colour, `(outputs, pixels)`."""
+    side = min(34, 220 // dims)
+    page = page_of(demo)[73 : 73 + side * dims : side, 683 : 683 + side * dims : side]
+    return in_color(page, color)
+
+
+def redrawn(demo, words, **settings):
+    """What is written on the new picture: degrees `(layers, units)`, ranks, numbers of paths."""
+    words.clear()
+    demo.set(**settings)
+    table = next(i for i, word in enumerate(words) if word.startswith("nombre de chemins"))
+    degrees = [int(word) for word in words[:table] if word.isdigit()]
+    rank = torch.tensor([int(word[5:]) for word in words if word.startswith("rang ")])
+    paths = torch.tensor([int(word) for word in words[table:] if word.isdigit()])
+    layers = demo.controls["layers"].value
+    return torch.tensor(degrees).view(layers, -1), rank, paths.view(len(rank), -1)
+
+
+def expected_paths(degrees, rank, masks):
+    """The numbers of paths by the definition of the masks."""
+    if masks == "sans masque":
+        return torch.full((len(rank), len(rank)), degrees.shape[1] ** len(degrees))
+    below, paths = rank, torch.eye(len(rank), dtype=torch.long)
+    for m in degrees:
+        paths, below = (m[:, None] >= below).long() @ paths, m
+    kept = below > rank[:, None] if masks == "diapositive 13" else rank[:, None] > below
+    return kept.long() @ paths
+
+
+def test_the_controls_of_the_masks(network):
+    start = {"output": 3, "layers": 1, "masks": "justes", "order": "naturel", "seed": 3}
+    assert values(network) == start
+    assert network.controls["masks"].options == MASKS
+    assert network.controls["order"].options == ORDERS
+    bounds = [(network.controls[k].min, network.controls[k].max) for k in ("output", "layers")]
+    assert bounds == [(1, OUTPUTS), (1, 3)]
+    first, second = network.children[1:-1]
+    assert first.children == tuple(network.controls[k] for k in ("output", "layers"))
+    controls = tuple(network.controls[k] for k in ("masks", "order", "seed"))
+    assert second.children == (*controls, network.reset_button)
+
+
+def test_every_control_changes_the_network_and_not_the_size(network):
+    changes = {"output": 5, "layers": 2, "masks": "sans masque", "order": "au hasard", "seed": 8}
+    assert changes.keys() == network.controls.keys()
+    pictures = [network.picture.value]
+    for name, value in changes.items():
+        network.reset_button.click()
+        network.controls[name].value = value
+        pictures.append(network.picture.value)
+    assert len(set(pictures)) == 1 + len(changes)
+    assert {decode(png).size for png in pictures} == {(1000, 400)}
+
+
+@pytest.mark.parametrize(("dims", "hidden"), [(2, 1), (3, 10), (8, 1), (8, 10)])
+def test_networks_of_all_sizes_fit_in_the_same_picture(dims, hidden, words):
+    network = mask_explorer(dims, hidden)
+    assert network.controls["output"].value == min(3, dims)
+    network.set(output=dims)
+    for layers, masks, order in itertools.product((1, 2, 3), MASKS, ORDERS):
+        drawn = redrawn(network, words, layers=layers, masks=masks, order=order)
+        degrees, rank, paths = drawn
+        assert decode(network.picture.value).size == (1000, 400)
+        assert degrees.shape == (layers, hidden) and degrees.min() >= 1 and degrees.max() < dims
+        assert sorted(rank.tolist()) == list(range(1, dims + 1))
+        assert torch.equal(paths, expected_paths(degrees, rank, masks))
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("masks", MASKS)
+def test_the_table_counts_the_paths_and_tells_the_forbidden_ones(
+    network, words, masks, order, layers
+):
+    orders = set()
+    for seed in range(5):
+        settings = {"masks": masks, "order": order, "layers": layers, "seed": seed}
+        degrees, rank, paths = redrawn(network, words, **settings)
+        orders.add(tuple(rank.tolist()))
+        assert torch.equal(paths, expected_paths(degrees, rank, masks))
+        forbidden = (paths > 0) & (rank[None, :] >= rank[:, None])
+        allowed = (paths > 0) & ~forbidden
+        assert (cells(network, FORBIDDEN) == forbidden.numpy()).all()
+        assert (cells(network, ALLOWED) == allowed.numpy()).all()
+        assert (cells(network, "white") == (paths == 0).numpy()).all()
+        assert forbidden.any() == (masks != "justes")
+        assert allowed.any()
+    assert (len(orders) > 1) == (order == "au hasard")
+
+
+def test_right_masks_are_strictly_triangular_in_any_order(network):
+    """Without reading the ranks: no unit ever reaches itself, by any number of detours."""
+    for layers, seed in itertools.product((1, 2, 3), range(10)):
+        network.set(order="au hasard", layers=layers, seed=seed)
+        sees = ~cells(network, "white")
+        assert sees.any() and not np.linalg.matrix_power(sees.astype(int), OUTPUTS).any()
+
+
+def test_the_slide_lets_a_pixel_see_itself(network):
+    network.set(masks="diapositive 13")
+    itself = cells(network, FORBIDDEN).diagonal()
+    assert itself[0] and not itself[-1], "but not the last one, which sees nothing"
+
+
+@pytest.mark.parametrize("output", [1, 2, 5])
+@pytest.mark.parametrize("masks", MASKS)
+def test_the_chosen_output_lights_what_it_sees(network, words, masks, output):
+    settings = {"masks": masks, "output": output, "layers": 2, "order": "au hasard", "seed": 5}
+    _, rank, paths = redrawn(network, words, **settings)
+    seen = [k for k in range(OUTPUTS) if paths[output - 1, k]]
+    page = page_of(network)
+    for k in range(OUTPUTS):
+        x, y = unit(0, k, 2, OUTPUTS)
+        color = FOCUS if k in seen else figures.COLORS["x"]
+        assert in_color(page[y, x - 13], color), k
+        x, y = unit(3, k, 2, OUTPUTS)
+        assert in_color(page[y, x - 13], FOCUS if k == output - 1 else "white"), k
+    names = ", ".join(f"x{k + 1}" for k in seen) or "rien"
+    assert f"x̂{output} voit : {names}" in words
+    forbidden = ", ".join(f"x{k + 1}" for k in seen if rank[k] >= rank[output - 1])
+    verdicts = [word for word in words if "interdit" in word]
+    assert verdicts == [
+        f"interdit : {forbidden}" if forbidden else "rien d'interdit : seulement des pixels d'avant"
+    ]
+
+
+def test_the_first_output_of_the_visit_lights_nothing_else(network):
+    network.set(output=1)
+    y, x = np.nonzero(in_color(page_of(network), FOCUS))
+    centre = unit(2, 0, 1, OUTPUTS)
+    assert np.hypot(x - centre[0], y - centre[1]).max() < 19
+    network.set(output=2)
+    y, x = np.nonzero(in_color(page_of(network), FOCUS))
+    assert y.min() < 60 and y.max() > 340, "paths from the outputs down to the pixels"
+
+
+def test_only_the_lines_to_the_chosen_output_are_lit(network):
+    """Just under the outputs, where the lines of two outputs do not meet."""
+    network.set(output=2, masks="sans masque")
+    (out, top), below = unit(2, 1, 1, OUTPUTS), 20
+    _, level = unit(1, 0, 1, 7)
+    lines = [out + (unit(1, k, 1, 7)[0] - out) * below / (level - top) for k in range(7)]
+    (lit,) = np.nonzero(in_color(page_of(network)[top + below], FOCUS))
+    gaps = np.abs(lit[:, None] - np.array(lines))
+    assert gaps.min(0).max() < 3, "every line that leads to it"
+    assert gaps.min(1).max() < 4, "and no other"
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("shift", [(0, 0), (12, 12), (-30, 20)], ids=str)
+def test_a_click_on_an_output_chooses_it(network, layers, shift):
+    network.set(layers=layers, masks="sans masque")
+    pictures = set()
+    for k in (4, 0, 1, 2, 3):
+        x, y = unit(layers + 1, k, layers, OUTPUTS)
+        network._pointer(DOWN | {"dataX": x + shift[0], "dataY": y + shift[1]})
+        assert network.controls["output"].value == k + 1
+        pictures.add(network.picture.value)
+    assert len(pictures) == OUTPUTS
+    assert network.controls["layers"].value == layers
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_a_click_elsewhere_changes_nothing(network, layers):
+    network.set(layers=layers)
+    before = network.picture.value
+    places = [unit(level, k, layers, 5) for level in range(layers + 1) for k in (0, 4)]
+    for x, y in (*places, (700, 90), (800, 50), (640, 326), (999, 399), (-5, 50)):
+        network._pointer(DOWN | {"dataX": x, "dataY": y})
+        assert network.picture.value == before, (x, y)
+
+
+def test_reset_gives_the_first_network_back(network):
+    start, first = network.picture.value, values(network)
+    network.set(output=1, layers=3, masks="diapositive 13", order="au hasard", seed=77)
+    assert network.picture.value != start
+    network.reset_button.click()
+    assert network.picture.value == start and values(network) == first
+
+
+def test_the_same_numbers_give_the_same_network(network):
+    torch.manual_seed(123)
+    network.set(order="au hasard", seed=41)
+    twin = mask_explorer(OUTPUTS, 7)
+    twin.set(order="au hasard", seed=41)
+    assert twin.picture.value == network.picture.value
+    assert mask_explorer().picture.value == mask_explorer(OUTPUTS, 7).picture.value
+
+
+@pytest.mark.parametrize(("dims", "hidden"), [(1, 7), (9, 7), (5, 0), (5, 11)])
+def test_the_masks_refuse_other_sizes(dims, hidden):
+    with pytest.raises(ValueError, match=f"dims={dims}, hidden={hidden}: expected 2 to 8 pixels"):
+        mask_explorer(dims, hidden)
+
+
+# ---- both -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sampler", "network"])
+def test_autoregressive_demos_leave_the_global_random_stream_alone(request, name):
+    demo = request.getfixturevalue(name)
+    state = torch.get_rng_state()
+    demo.set(seed=9)
+    for button in demo.buttons.values():
+        button.click()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_autoregressive_demos_leave_no_open_figure(sampler, network):
+    sampler.set(step=3)
+    network.set(seed=9)
+    assert plt.get_fignums() == []
+
+
+def test_autoregressive_demos_follow_the_hand(network):
+    """Under a tenth of a second, at the sizes of the notebook."""
+    sampler = sampling_explorer({"NADE": NADE((1, 14, 14), hidden=500)})
+    moves = [(sampler, "step", (0, 60, 120, 180, 196)), (sampler, "seed", (1, 2, 3, 4, 5))]
+    moves += [(network, "seed", (1, 2, 4, 5, 6)), (network, "output", (1, 2, 4, 5, 1))]
+    network.set(layers=3, masks="sans masque")
+    for demo, name, path in moves:
+        durations = []
+        for value in path:
+            start = time.process_time()
+            demo.controls[name].value = value
+            durations.append(time.process_time() - start)
+        assert statistics.median(durations) < 0.1, name

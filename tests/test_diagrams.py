@@ -1,6 +1,7 @@
 """The diagrams: what they say, in the right colours, and every word of it legible."""
 
 import itertools
+import math
 
 import matplotlib.pyplot as plt
 import pytest
@@ -24,7 +25,10 @@ SHAPES = {
     ),
     diagrams.cvae_sampling: ("(20, 4)", "(20, 10)", "(20, 1, 28, 28)"),
 }
-each_diagram = pytest.mark.parametrize("diagram", SHAPES, ids=lambda diagram: diagram.__name__)
+each_diagram_of_shapes, each_diagram = (
+    pytest.mark.parametrize("diagram", some, ids=lambda diagram: diagram.__name__)
+    for some in (SHAPES, [*SHAPES, diagrams.nade])
+)
 each_cvae = pytest.mark.parametrize(
     "diagram", [diagrams.cvae_training, diagrams.cvae_sampling], ids=["training", "sampling"]
 )
@@ -42,6 +46,11 @@ def draw(diagram, *args):
     diagram(*args)
     (ax,) = render().axes
     return ax
+
+
+def draw_in_full(diagram):
+    """The same, with its shapes when it has some."""
+    return draw(diagram, SHAPES[diagram]) if diagram in SHAPES else draw(diagram)
 
 
 def texts(ax):
@@ -96,12 +105,12 @@ def test_arrow_has_a_label_only_when_given_one():
 # ---- every diagram ----------------------------------------------------------------------------
 
 
-@each_diagram
+@each_diagram_of_shapes
 def test_the_shapes_are_written(diagram):
     assert set(SHAPES[diagram]) <= texts(draw(diagram, SHAPES[diagram])).keys()
 
 
-@each_diagram
+@each_diagram_of_shapes
 def test_without_shapes_nothing_else_is_missing(diagram):
     with_shapes, without = draw(diagram, SHAPES[diagram]), draw(diagram)
     assert texts(with_shapes).keys() - texts(without).keys() == set(SHAPES[diagram])
@@ -118,7 +127,7 @@ def test_one_figure_of_one_panel_without_axes(diagram):
 @each_diagram
 @pytest.mark.parametrize("with_shapes", [True, False], ids=["with shapes", "without"])
 def test_no_text_leaves_the_figure(diagram, with_shapes):
-    ax = draw(diagram, *[SHAPES[diagram]] * with_shapes)
+    ax = draw_in_full(diagram) if with_shapes else draw(diagram)
     for name, text in texts(ax).items():
         assert inside(text.get_window_extent(), ax.figure.bbox), name
         # nor is placed outside of the axes, which the layout would then shrink
@@ -127,7 +136,7 @@ def test_no_text_leaves_the_figure(diagram, with_shapes):
 
 @each_diagram
 def test_no_two_texts_overlap(diagram):
-    ax = draw(diagram, SHAPES[diagram])
+    ax = draw_in_full(diagram)
     words = [text for text in ax.texts if text.get_text()]
     for one, other in itertools.combinations(words, 2):
         overlap = one.get_window_extent().overlaps(other.get_window_extent())
@@ -136,7 +145,7 @@ def test_no_two_texts_overlap(diagram):
 
 @each_diagram
 def test_a_box_holds_its_text_and_no_other(diagram):
-    ax = draw(diagram, SHAPES[diagram])
+    ax = draw_in_full(diagram)
     for patch in ax.patches:
         if not isinstance(patch, FancyBboxPatch):
             continue
@@ -155,7 +164,7 @@ def test_no_box_and_no_arrow_leaves_the_axes(diagram):
     assert all(inside(patch.get_window_extent(), ax.bbox.padded(1)) for patch in ax.patches)
 
 
-@each_diagram
+@each_diagram_of_shapes
 def test_the_last_shape_stands_under_the_output(diagram):
     ax = draw(diagram, SHAPES[diagram])
     words = texts(ax)
@@ -222,3 +231,66 @@ def test_sampling_has_four_numbered_steps_and_no_encoder():
     assert [name[:2] for name in steps] == ["1.", "2.", "3.", "4."]
     assert not any("encodeur" in name for name in words)
     assert len(boxes(ax, "x")) == 1, "x is the output, not an input"
+
+
+# ---- NADE -------------------------------------------------------------------------------------
+
+SUMS = [f"$a_{i}$" for i in (1, 2, 3)]
+HIDDEN = [f"$h_{i}=\\sigma(a_{i})$" for i in (1, 2, 3)]
+LAWS = ["$p(x_1)$", "$p(x_2|x_1)$", "$p(x_3|x_1,x_2)$"]
+PIXELS = [f"$x_{i}$" for i in (1, 2, 3)]
+ADDITIONS = ["+1", "+2", "+3"]  # from the left
+
+
+@pytest.fixture
+def nade():
+    return draw(diagrams.nade)
+
+
+def places(ax):
+    """Where each text stands, in the units of the diagram."""
+    additions = sorted(text.get_position() for text in ax.texts if text.get_text() == "+")
+    named = {name: text.get_position() for name, text in texts(ax).items() if name != "+"}
+    return named | {f"+{i}": where for i, where in enumerate(additions, 1)}
+
+
+def test_nade_names_its_weights(nade):
+    weights = {name for i in (1, 2, 3) for name in (f"$W_{i}$", f"$V_{i},\\ b_{i}$")}
+    boxed = {*SUMS, *HIDDEN, *LAWS, *PIXELS}
+    assert places(nade).keys() == {*weights, *boxed, *ADDITIONS, "$c$", "$\\cdots$"}
+
+
+def test_nade_adds_a_pixel_after_its_own_law_and_before_the_next(nade):
+    where = places(nade)
+    line = ["$c$", "$a_1$", "+1", "$a_2$", "+2", "$a_3$", "+3", "$\\cdots$"]
+    assert [where[name][0] for name in line] == sorted(where[name][0] for name in line)
+    assert {where[name][1] for name in line} == {where["$c$"][1]}
+    for total, hidden, law in zip(SUMS, HIDDEN, LAWS):
+        assert where[total][0] == where[hidden][0] == where[law][0]
+        assert where[total][1] < where[hidden][1] < where[law][1]
+    for pixel, addition in zip(PIXELS, ADDITIONS):
+        assert where[pixel][0] == where[addition][0] and where[pixel][1] < where[addition][1]
+
+
+def test_nade_has_an_arrow_for_each_step(nade):
+    where = places(nade)
+    nodes = [*SUMS, *HIDDEN, *LAWS, *PIXELS, *ADDITIONS, "$c$", "$\\cdots$"]
+    colors = {}
+    for patch in nade.patches:
+        if isinstance(patch, FancyArrowPatch):
+            ends = (min(nodes, key=lambda n: math.dist(where[n], end)) for end in patch._posA_posB)
+            colors[tuple(ends)] = to_hex(patch.get_edgecolor()).upper()
+    blue = {*zip(HIDDEN, LAWS), *zip(PIXELS, ADDITIONS)}
+    grey = {*zip(SUMS, HIDDEN), *zip(["$c$", *ADDITIONS], [*SUMS, "$\\cdots$"])}
+    grey |= set(zip(SUMS, ADDITIONS))
+    assert colors == dict.fromkeys(blue, COLORS["x"]) | dict.fromkeys(grey, diagrams.DARK)
+
+
+def test_nade_colours_the_pixels_their_laws_and_what_they_bring(nade):
+    held = {
+        name
+        for name, text in texts(nade).items()
+        if any(inside(text.get_window_extent(), b.get_window_extent()) for b in boxes(nade, "x"))
+    }
+    assert held == {*PIXELS, *LAWS} and len(boxes(nade, "x")) == 6
+    assert {texts(nade)[f"$W_{i}$"].get_color() for i in (1, 2, 3)} == {COLORS["x"]}

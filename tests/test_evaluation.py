@@ -14,12 +14,14 @@ from course_utils.evaluation import (
     CLASSIFIER_PATH,
     ComparisonTable,
     DigitClassifier,
+    Table,
     best_diagonal_gaussian,
     enumerate_images,
     grid_posterior,
     label_fidelity,
     legible_share,
     load_classifier,
+    measured_dependencies,
     total_probability,
     train_classifier,
 )
@@ -83,6 +85,21 @@ def test_table_refuses(log_prob, message):
     with pytest.raises(ValueError, match=message):
         table.add("VAE", log_prob)
     assert table.rows == []
+
+
+def test_a_table_of_texts_is_aligned_and_shown_as_html():
+    table = Table(["modèle", "nats"], (["<a> & b", "81.3"], ("FVSBN", "")))
+    assert repr(table).splitlines() == ["modèle   nats", "<a> & b  81.3", "FVSBN"]
+    page = table._repr_html_()
+    assert re.findall("<th>(.*?)</th>", page) == ["modèle", "nats"]
+    assert re.findall("<td>(.*?)</td>", page) == ["&lt;a&gt; &amp; b", "81.3", "FVSBN", ""]
+    assert page.count("<tr>") == 3 and page.startswith("<table>") and page.endswith("</table>")
+
+
+def test_an_empty_table_shows_its_header():
+    table = Table(("modèle", "nats"))
+    assert repr(table) == "modèle  nats"
+    assert "<td>" not in table._repr_html_() and "<th>nats</th>" in table._repr_html_()
 
 
 # ---- the classifier ---------------------------------------------------------------------------
@@ -215,6 +232,85 @@ def test_total_probability_of_independent_pixels_is_one(batch_size):
     assert total == pytest.approx(1, abs=1e-6)
     deficient = total_probability(lambda x: log_prob(x) - 1, (1, 2, 3))
     assert deficient == pytest.approx(math.exp(-1), abs=1e-6)
+
+
+def reads(*pairs, dims=6):
+    """The matrix of these pairs (output, pixel that it reads)."""
+    matrix = torch.zeros(dims, dims, dtype=torch.bool)
+    for output, pixel in pairs:
+        matrix[output, pixel] = True
+    return matrix
+
+
+def left_neighbour(x):
+    """Output (r, c) is pixel (r, c − 1), and 0 in the first column."""
+    return torch.nn.functional.pad(x.float(), (1, 0))[..., :-1]
+
+
+@pytest.mark.parametrize("levels", [2, 3, 256])
+def test_measured_dependencies_of_a_known_function(levels):
+    """Rows are outputs, columns are the pixels read; one image is enough."""
+    found = measured_dependencies(left_neighbour, (1, 2, 3), levels, num_images=1)
+    assert found.dtype == torch.bool
+    assert torch.equal(found, reads((1, 0), (2, 1), (4, 3), (5, 4)))
+    itself = measured_dependencies(lambda x: x, (2, 1, 3), levels, num_images=1)
+    assert torch.equal(itself, torch.eye(6, dtype=torch.bool))
+    nothing = measured_dependencies(torch.zeros_like, (1, 2, 3), levels)
+    assert not nothing.any()
+
+
+def test_measured_dependencies_join_the_parameters_of_a_pixel():
+    """An axis more: one parameter reads on the left, another above, the last nothing."""
+
+    def parameters(x):
+        above = torch.nn.functional.pad(x.float(), (0, 0, 1, 0))[..., :-1, :]
+        return torch.stack([left_neighbour(x), above, torch.ones_like(above)], 1)
+
+    found = measured_dependencies(parameters, (1, 2, 3), levels=5)
+    left, above = [(1, 0), (2, 1), (4, 3), (5, 4)], [(3, 0), (4, 1), (5, 2)]
+    assert torch.equal(found, reads(*left, *above))
+
+
+def test_measured_dependencies_see_the_last_digit():
+    """The smallest weight that a float shows is seen; one that changes nothing is not."""
+    shape, last_digit = (1, 1, 2), 2.0**-23
+    for weight, seen in ((last_digit, True), (last_digit / 8, False), (0.0, False)):
+        found = measured_dependencies(lambda x: 1 + weight * x.flip(-1).float(), shape)  # noqa: B023
+        assert torch.equal(found, reads((0, 1), (1, 0), dims=2) & seen)
+
+
+def test_measured_dependencies_need_an_image_on_which_the_unit_speaks():
+    """Output 0 reads pixel 1 only where the eight others are 0."""
+
+    def parameters(x):
+        out = torch.zeros(x.shape)
+        out[..., 0] = (x[..., 1:] == 0).all(-1).float()
+        return out
+
+    few = measured_dependencies(parameters, (1, 1, 10), num_images=1)
+    many = measured_dependencies(parameters, (1, 1, 10), num_images=5000)
+    assert not few.any() and many[0, 1:].all() and not many[:, 0].any() and not many[1:].any()
+    another = measured_dependencies(parameters, (1, 1, 10), num_images=5000, seed=1)
+    assert torch.equal(another, many)
+
+
+def test_measured_dependencies_change_a_pixel_to_every_other_level():
+    """Output 1 only tells whether pixel 0 is even: a change by 1 or 3 shows it, by 2 does not."""
+
+    def parameters(x):
+        return (x.flip(-1) % 2).float()
+
+    found = measured_dependencies(parameters, (1, 1, 2), levels=4, num_images=16)
+    assert torch.equal(found, reads((0, 1), (1, 0), dims=2))
+    met = []
+    measured_dependencies(lambda x: met.append(x) or x, (1, 1, 2), levels=4, num_images=64)
+    before, first, second = met
+    assert torch.equal(first[..., 1], before[..., 1]) and torch.equal(
+        second[..., 0], before[..., 0]
+    )
+    shifts = (first[..., 0].int() - before[..., 0].int()) % 4
+    assert shifts.unique().tolist() == [1, 2, 3]
+    assert all(x.dtype == torch.uint8 and x.max() == 3 for x in met)
 
 
 class Linear(torch.nn.Module):

@@ -1,6 +1,10 @@
 """The self-checks accept right answers, however written, and reject the typical wrong ones."""
 
+import itertools
 import math
+import signal
+from decimal import Decimal, localcontext
+from fractions import Fraction
 
 import nbclient
 import nbformat
@@ -11,8 +15,12 @@ import torch.nn.functional as F
 from notebook_files import NOTEBOOKS, tagged
 
 from course_utils import exercises, likelihoods
+from course_utils.autoregressive import FVSBN, MADE, NADE
+from course_utils.autoregressive.nade import recursion
 from course_utils.cvae import visible_part
+from course_utils.evaluation import enumerate_images
 from course_utils.exercises import Exercise, Wrong, hint, solution, verify
+from course_utils.exercises.helpers import time_limit
 from course_utils.vae import kl_between_gaussians, reparameterize
 
 KEYS = sorted(exercises.exercises())
@@ -21,6 +29,10 @@ KL, LOSS, AGGREGATE, LAPLACE = (
     for key in ("01.kl", "01.sum_mean", "01.aggregate", "01.laplace")
 )
 JOIN, GRID = (exercises.exercises()[key].reference for key in ("02.join", "02.grid"))
+COUNT, LOGITS, MASKS, ENSEMBLE, ENCODE = (
+    exercises.exercises()[f"03a.{name}"].reference
+    for name in ("count", "recursion", "masks", "ensemble", "encode")
+)
 
 
 # ---- the references ----------------------------------------------------------------------------
@@ -310,6 +322,238 @@ def cvae_loss_in_place(x, c, encode, prior, decode):
     return costs.mean()
 
 
+# ---- right answers to notebook 03a ------------------------------------------------------------
+
+
+def total_with_itertools(log_prob, shape):
+    images = list(itertools.product((0, 1), repeat=math.prod(shape)))
+    return sum(map(math.exp, log_prob(torch.tensor(images).view(-1, *shape)).tolist()))
+
+
+def total_one_image_at_a_time(log_prob, shape):
+    total, dims = 0.0, math.prod(shape)
+    for number in range(2**dims):
+        bits = torch.tensor([number >> i & 1 for i in range(dims)], dtype=torch.uint8)
+        total += log_prob(bits.view(1, *shape)).exp().item()
+    return total
+
+
+def total_by_logsumexp(log_prob, shape):
+    return torch.logsumexp(log_prob(enumerate_images(shape)), dim=0).exp()
+
+
+def total_with_numpy(log_prob, shape):
+    numbers = np.arange(2 ** math.prod(shape))[:, None]
+    bits = (numbers >> np.arange(math.prod(shape))) % 2
+    return np.exp(log_prob(torch.from_numpy(bits.reshape(-1, *shape))).numpy()).sum()
+
+
+def total_in_batches_of_float32(log_prob, shape):
+    batches = enumerate_images(shape).bool().split(100)
+    return torch.stack([log_prob(x).float().exp().sum() for x in batches]).sum()
+
+
+def count_with_loops(D, H):
+    fvsbn = sum((i - 1) + 1 for i in range(1, D + 1))
+    unshared = sum(H * (i - 1) + H + H + 1 for i in range(1, D + 1))
+    return fvsbn, unshared, 2 * D * H + D + H
+
+
+def count_the_models_weights(D, H):
+    fvsbn, nade = FVSBN((1, 1, D)), NADE((1, 1, D), hidden=H)
+    each = torch.arange(D) * H + 2 * H + 1  # what pixels 1, …, D own without sharing
+    shared = sum(weights.numel() for weights in nade.parameters())
+    return [fvsbn.mask().sum() + fvsbn.b.numel(), each.sum(), shared]
+
+
+def count_as_a_tensor_of_floats(D, H):
+    return torch.tensor(
+        [D * (D + 1) / 2, H * D * (D - 1) / 2 + (2 * H + 1) * D, (2 * D + 1) * H + D],
+        dtype=torch.float64,
+    )
+
+
+def count_with_numpy(D, H):
+    before = np.arange(D)
+    return np.array([(before + 1).sum(), (H * (before + 2) + 1).sum(), D * H * 2 + D + H])
+
+
+def nade_in_place(x, W, V, b, c):
+    a, logits = c.repeat(len(x), 1), b.repeat(len(x), 1)
+    for i in range(x.shape[1]):
+        logits[:, i] += torch.mv(a.sigmoid(), V[i])
+        a += torch.outer(x[:, i], W[i])
+    return logits
+
+
+def nade_with_cumsum(x, W, V, b, c):
+    added = x[:, :, None] * W  # (B, D, H)
+    return (torch.sigmoid(c + added.cumsum(1) - added) * V).sum(2) + b
+
+
+def nade_image_by_image(x, W, V, b, c):
+    rows = []
+    for image in x:
+        a, row = c, []
+        for i, pixel in enumerate(image.tolist()):
+            row.append(torch.dot(1 / (1 + torch.exp(-a)), V[i]) + b[i])
+            a = a + W[i] if pixel else a
+        rows.append(torch.stack(row))
+    return torch.stack(rows)
+
+
+def nade_with_the_library(x, W, V, b, c):
+    return recursion(x.T, c.expand(len(x), -1), W, V).T + b
+
+
+def nade_that_insists_on_float32(x, W, V, b, c):
+    return LOGITS(x, W, V, b, (torch.ones(1, 1) @ c[None])[0])
+
+
+def masks_with_loops_of_integers(ordering, m):
+    rank = {pixel: step + 1 for step, pixel in enumerate(ordering.tolist())}
+    M_W = [[int(unit >= rank[pixel]) for pixel in range(len(rank))] for unit in m.tolist()]
+    M_V = [[int(rank[pixel] > unit) for unit in m.tolist()] for pixel in range(len(rank))]
+    return M_W, M_V
+
+
+def masks_with_numpy_floats(ordering, m):
+    d, m = np.argsort(ordering.numpy()) + 1, m.numpy()
+    return np.greater_equal.outer(m, d).astype(np.float32), np.subtract.outer(d, m) > 0
+
+
+def masks_written_in_the_inverse(ordering, m):
+    d = torch.empty_like(ordering)
+    d[ordering] = torch.arange(1, len(ordering) + 1)
+    return [(m[:, None] >= d).int(), (d[:, None] > m).int()]
+
+
+def masks_that_complete_each_other(ordering, m):
+    M_W = m[:, None] > ordering.argsort()
+    return M_W, ~M_W.T
+
+
+def masks_of_the_library(ordering, m):
+    model = MADE((1, 1, len(ordering)), hidden=(len(m),), ordering=ordering)
+    model.degrees0.copy_(m)
+    (M_W,), M_V, _ = model.masks(ordering)
+    return M_W, M_V
+
+
+def masks_step_by_step(ordering, m):
+    M_W = torch.zeros(len(m), len(ordering))
+    M_V = torch.zeros(len(ordering), len(m))
+    for step, pixel in enumerate(ordering):
+        M_W[m > step, pixel] = 1
+        M_V[pixel, m <= step] = 1
+    return M_W, M_V
+
+
+def ensemble_by_distributions(logits, x):
+    orders = torch.distributions.Categorical(torch.ones(len(logits)))
+    pixels = torch.distributions.Bernoulli(logits=logits.transpose(0, 1))
+    images = torch.distributions.Independent(pixels, 1)
+    return torch.distributions.MixtureSameFamily(orders, images).log_prob(x)
+
+
+def ensemble_with_numpy(logits, x):
+    logits, x = logits.numpy(), x.numpy()
+    log_p = -np.logaddexp(0, (1 - 2 * x) * logits).sum(axis=2)
+    return np.logaddexp.reduce(log_p, axis=0) - np.log(len(logits))
+
+
+def ensemble_around_the_best_order(logits, x):
+    costs = F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
+    log_p = -costs.sum(-1)
+    best = log_p.amax(0)
+    return best + (log_p - best).exp().mean(0).log()
+
+
+def ensemble_order_by_order(logits, x):
+    total = torch.full((len(x),), -math.inf)
+    for of_one_order in logits:
+        log_p = torch.distributions.Bernoulli(logits=of_one_order).log_prob(x).sum(1)
+        total = torch.logaddexp(total, log_p - math.log(len(logits)))
+    return total
+
+
+def ensemble_in_float32(logits, x):
+    return ENSEMBLE(logits.float(), x.float())
+
+
+def ensemble_that_insists_on_float32(logits, x):
+    log_p = (x * logits - F.softplus(logits)).sum(-1)
+    best = log_p.amax(0)
+    return best + torch.log(torch.full((len(logits),), 1 / len(logits)) @ (log_p - best).exp())
+
+
+def ensemble_as_a_list(logits, x):
+    answers = []
+    for k in range(len(x)):
+        signs = [1 if pixel else -1 for pixel in x[k].tolist()]
+        log_p = [
+            -sum(math.log1p(math.exp(-sign * odds)) for sign, odds in zip(signs, row))
+            for row in logits[:, k].tolist()
+        ]
+        terms = [math.exp(value - max(log_p)) for value in log_p]
+        answers.append(max(log_p) + math.log(sum(terms) / len(terms)))
+    return answers
+
+
+def encode_with_integers(bits, probabilities):
+    """The interval in units of 256⁻ⁿ, where every bound is an integer."""
+    n, low, width = len(bits), 0, 256 ** len(bits)
+    for bit, p in zip(bits, probabilities):
+        ones = width * int(256 * p) // 256
+        low, width = (low, ones) if bit else (low + ones, width - ones)
+    for length in range(8 * n + 1):
+        step = 2 ** (8 * n - length)
+        first = -(-low // step)
+        if first * step < low + width:
+            return bin(first)[2:].zfill(length) if length else ""
+
+
+def encode_backwards(bits, probabilities):
+    """From the last bit to the first: each puts what follows in its own part of [0, 1)."""
+    low, width = Fraction(0), Fraction(1)
+    for bit, p in reversed(list(zip(bits, probabilities))):
+        start, share = (Fraction(0), Fraction(p)) if bit else (Fraction(p), 1 - Fraction(p))
+        low, width = start + share * low, share * width
+    return digits_under(low, low + width)
+
+
+def digits_under(low, high):
+    """Digit by digit, the largest fraction under `high`, until it has passed `low`."""
+    code, value, step = [], 0, Fraction(1, 2)
+    while value < low:
+        code.append(int(value + step < high))
+        value, step = value + code[-1] * step, step / 2
+    return code
+
+
+def encode_the_middle(bits, probabilities):
+    """Not the shortest, but at most 2 bits too long: the middle of the interval, rounded down."""
+    low, high = Fraction(0), Fraction(1)
+    for bit, p in zip(bits, probabilities):
+        cut = low + (high - low) * Fraction(p)
+        low, high = (low, cut) if bit else (cut, high)
+    length = 1
+    while Fraction(1, 2**length) > (high - low) / 2:
+        length += 1
+    code = (low + high) / 2 * 2**length // 1
+    return list(format(code, f"0{length}b"))
+
+
+def encode_with_decimals(bits, probabilities):
+    with localcontext() as context:
+        context.prec = 3000
+        low, width = Decimal(0), Decimal(1)
+        for bit, p in zip(bits, probabilities):
+            ones = width * Decimal(p)
+            low, width = (low, ones) if bit else (low + ones, width - ones)
+        return digits_under(Fraction(low), Fraction(low + width))
+
+
 # ---- all of them ------------------------------------------------------------------------------
 
 
@@ -374,6 +618,37 @@ RIGHT = [
     ("02.prior", cvae_loss_by_distributions),
     ("02.prior", cvae_loss_by_sums),
     ("02.prior", cvae_loss_in_place),
+    ("03a.total", total_with_itertools),
+    ("03a.total", total_one_image_at_a_time),
+    ("03a.total", total_by_logsumexp),
+    ("03a.total", total_with_numpy),
+    ("03a.total", total_in_batches_of_float32),
+    ("03a.count", count_with_loops),
+    ("03a.count", count_the_models_weights),
+    ("03a.count", count_as_a_tensor_of_floats),
+    ("03a.count", count_with_numpy),
+    ("03a.recursion", nade_in_place),
+    ("03a.recursion", nade_with_cumsum),
+    ("03a.recursion", nade_image_by_image),
+    ("03a.recursion", nade_with_the_library),
+    ("03a.recursion", nade_that_insists_on_float32),
+    ("03a.masks", masks_with_loops_of_integers),
+    ("03a.masks", masks_with_numpy_floats),
+    ("03a.masks", masks_written_in_the_inverse),
+    ("03a.masks", masks_that_complete_each_other),
+    ("03a.masks", masks_of_the_library),
+    ("03a.masks", masks_step_by_step),
+    ("03a.ensemble", ensemble_by_distributions),
+    ("03a.ensemble", ensemble_with_numpy),
+    ("03a.ensemble", ensemble_around_the_best_order),
+    ("03a.ensemble", ensemble_order_by_order),
+    ("03a.ensemble", ensemble_in_float32),
+    ("03a.ensemble", ensemble_that_insists_on_float32),
+    ("03a.ensemble", ensemble_as_a_list),
+    ("03a.encode", encode_with_integers),
+    ("03a.encode", encode_backwards),
+    ("03a.encode", encode_the_middle),
+    ("03a.encode", encode_with_decimals),
 ]
 
 
@@ -473,6 +748,91 @@ def kl_with_sigma_p_forgotten(mu_q, logvar_q, mu_p, logvar_p):
     """Right but for σ_q², which is not divided by σ_p²."""
     squares = (mu_q - mu_p) ** 2 / logvar_p.exp()
     return 0.5 * (squares + logvar_q.exp() - 1 - (logvar_q - logvar_p)).sum(1)
+
+
+# ---- wrong answers to notebook 03a ------------------------------------------------------------
+
+
+def summing(images=enumerate_images, value=torch.exp, total=torch.sum):
+    """An answer to 03a.total, one step of which may be replaced by a wrong one."""
+    return lambda log_prob, shape: total(value(log_prob(images(shape))))
+
+
+def miscounted(which, error):
+    """An answer to 03a.count, one of whose numbers is wrong by error(D, H)."""
+
+    def count_parameters(D, H):
+        counts = list(COUNT(D, H))
+        counts[which] += error(D, H)
+        return counts
+
+    return count_parameters
+
+
+def nade_reading(seen):
+    """The log-odds by the definition; pixel i (from 0) reads the first seen(i) pixels."""
+
+    def nade_logits(x, W, V, b, c):
+        a = [c + x[:, : seen(i)] @ W[: seen(i)] for i in range(x.shape[1])]
+        return torch.stack([torch.sigmoid(a_i) @ V[i] + b[i] for i, a_i in enumerate(a)], dim=1)
+
+    return nade_logits
+
+
+def nade_with_a_triangular_mask(x, W, V, b, c):
+    before = torch.ones(len(W), len(W), dtype=x.dtype).tril(-1)
+    h = torch.sigmoid(c + torch.einsum("ij,bj,jh->bih", before, x, W))
+    return torch.einsum("bih,ih->bi", h, V) + b
+
+
+def nade_without_sigmoid(x, W, V, b, c):
+    added = x[:, :, None] * W
+    return ((c + added.cumsum(1) - added) * V).sum(2) + b
+
+
+def nade_that_forgets(x, W, V, b, c):
+    """Each pixel replaces the last one in a, instead of being added."""
+    a = torch.cat([c.expand(len(x), 1, -1), c + (x[:, :, None] * W)[:, :-1]], 1)
+    return (torch.sigmoid(a) * V).sum(2) + b
+
+
+def masks_of_ranks(rank, see=torch.ge, speak=torch.gt):
+    """An answer to 03a.masks: `rank` of the pixels, then m see d, and d speak m."""
+
+    def made_masks(ordering, m):
+        d = rank(ordering)
+        return see(m[:, None], d[None, :]), speak(d[:, None], m[None, :])
+
+    return made_masks
+
+
+def rank_from_one(ordering):
+    return ordering.argsort() + 1
+
+
+def mixing(orders):
+    """An answer to 03a.ensemble that puts the log-probabilities `(K, B)` together in its way."""
+    return lambda logits, x: orders((x * logits - F.softplus(logits)).sum(2))
+
+
+def with_mean_probabilities(logits, x):
+    return torch.distributions.Bernoulli(logits.sigmoid().mean(0)).log_prob(x).sum(1)
+
+
+def encode_with_floats(bits, probabilities, longest=None):
+    low, width = 0.0, 1.0
+    for bit, p in zip(bits, probabilities):
+        low, width = (low, width * p) if bit else (low + width * p, width * (1 - p))
+    length = 0
+    while length != longest and not math.ceil(low * 2**length) < (low + width) * 2**length:
+        length += 1
+    return format(math.ceil(low * 2**length), f"0{length}b") if length else ""
+
+
+def encode_rounded_down(bits, probabilities):
+    """The fraction before the one that the reference finds."""
+    code = ENCODE(bits, probabilities)
+    return format(int(code, 2) - 1, f"0{len(code)}b") if "1" in code else code
 
 
 WRONG = [
@@ -791,6 +1151,200 @@ WRONG = [
         costing(kl=lambda *q_p: kl_between_gaussians(*q_p[:2], *(t.detach() for t in q_p[2:]))),
         "par rapport à mu de p(z|c)",
     ),
+    # log p not exponentiated; its logarithm again; a mean; no sum; already known
+    ("03a.total", summing(value=lambda log_p: log_p), "de somme 1.000 sur les images (1, 2, 5)"),
+    ("03a.total", summing(total=lambda p: p.sum().log()), "de somme 1.000 sur les images"),
+    ("03a.total", summing(total=torch.mean), "vous obtenez 0.00097656"),
+    ("03a.total", summing(total=lambda p: p), "on attend un seul nombre, de forme ()"),
+    ("03a.total", lambda log_prob, shape: 1.0, "de somme 0.931 sur les images (1, 2, 5)"),
+    ("03a.total", summing(value=lambda log_p: log_p.softmax(0)), "de somme 0.931 sur les images"),
+    # float images, arrays; flat, transposed, alone; a batch, one missing, twice the same
+    ("03a.total", summing(lambda shape: enumerate_images(shape).float()), "reçu : torch.float32"),
+    ("03a.total", summing(lambda shape: enumerate_images(shape).numpy()), "reçu : ndarray"),
+    (
+        "03a.total",
+        summing(lambda shape: enumerate_images(shape).flatten(1)),
+        "log_prob attend des images (B, 1, 2, 5) ; reçu : (1024, 10)",
+    ),
+    ("03a.total", summing(lambda shape: enumerate_images(shape).mT), "reçu : (1024, 1, 5, 2)"),
+    ("03a.total", summing(lambda shape: enumerate_images(shape)[7]), "reçu : (1, 2, 5)"),
+    ("03a.total", summing(lambda shape: enumerate_images(shape)[:64]), "de somme 1.000"),
+    ("03a.total", summing(lambda shape: enumerate_images(shape)[1:]), "de somme 1.000"),
+    ("03a.total", summing(lambda shape: enumerate_images((1, 2, 5))), "reçu : (1024, 1, 2, 5)"),
+    # i weights for i − 1; the biases forgotten; the b_i; the c_i; the alpha_i; A_i of D columns
+    ("03a.count", miscounted(0, lambda D, H: D), "FVSBN : on attend 1 ; vous obtenez 2."),
+    ("03a.count", miscounted(0, lambda D, H: -D), "D = 1, H = 1, FVSBN : on attend 1 ; vous"),
+    ("03a.count", miscounted(1, lambda D, H: H * D), "NADE sans partage : on attend 3 ; vous"),
+    ("03a.count", miscounted(1, lambda D, H: -D), "sans partage : on attend 3 ; vous obtenez 2"),
+    ("03a.count", miscounted(1, lambda D, H: -H * D), "sans partage : on attend 3 ; vous"),
+    ("03a.count", miscounted(1, lambda D, H: H - H * D), "D = 3, H = 2, NADE sans partage"),
+    (
+        "03a.count",
+        miscounted(1, lambda D, H: H * D * (D + 1) // 2),
+        "NADE sans partage : on attend 3 ; vous obtenez 4",
+    ),
+    # shared: c or b forgotten, V too; one c for each pixel, which D = 1 does not tell
+    ("03a.count", miscounted(2, lambda D, H: -H), "avec partage : on attend 4 ; vous obtenez 3"),
+    ("03a.count", miscounted(2, lambda D, H: -D), "avec partage : on attend 4 ; vous obtenez 3"),
+    ("03a.count", miscounted(2, lambda D, H: -D * H), "NADE avec partage : on attend 4"),
+    (
+        "03a.count",
+        miscounted(2, lambda D, H: D * H - H),
+        "pour D = 3, H = 2, NADE avec partage : on attend 17 ; vous obtenez 21",
+    ),
+    # right for small images only; in another order; two numbers; one; text
+    ("03a.count", miscounted(0, lambda D, H: D // 784), "attend 307720 ; vous obtenez 307721"),
+    ("03a.count", lambda D, H: COUNT(D, H)[::-1], "FVSBN : on attend 1 ; vous obtenez 4"),
+    ("03a.count", lambda D, H: COUNT(D, H)[1:], "on attend trois nombres, de forme (3,)"),
+    ("03a.count", lambda D, H: sum(COUNT(D, H)), "reçu : ()"),
+    ("03a.count", lambda D, H: "1, 3, 4", "objet de type str"),
+    # x_i added before h_i; i − 1 taken for i; nothing read; each pixel forgets the others
+    ("03a.recursion", nade_reading(lambda i: i + 1), "le pixel 2 a la log-cote"),
+    ("03a.recursion", nade_reading(lambda i: max(i - 1, 0)), "le pixel 3 a la log-cote"),
+    ("03a.recursion", nade_reading(lambda i: 0), "le pixel 3 a la log-cote"),
+    ("03a.recursion", nade_that_forgets, "le pixel 4 a la log-cote"),
+    # right, but each pixel starts the sum again
+    ("03a.recursion", nade_reading(lambda i: i), "vous faites 56640 multiplications, au lieu de"),
+    ("03a.recursion", nade_with_a_triangular_mask, "la somme repart du début à chaque pixel"),
+    # a bias forgotten; no σ, or one more; W for V
+    ("03a.recursion", lambda x, W, V, b, c: LOGITS(x, W, V, 0 * b, c), "le pixel 1 a la log-cote"),
+    ("03a.recursion", lambda x, W, V, b, c: LOGITS(x, W, V, b, 0 * c), "le pixel 1 a la log-cote"),
+    ("03a.recursion", nade_without_sigmoid, "le pixel 1 a la log-cote"),
+    ("03a.recursion", lambda *args: LOGITS(*args).sigmoid(), "le pixel 1 a la log-cote"),
+    ("03a.recursion", lambda x, W, V, b, c: LOGITS(x, V, W, b, c), "le pixel 1 a la log-cote"),
+    ("03a.recursion", lambda *args: LOGITS(*args) * math.nan, "vous obtenez nan"),
+    # transposed; the first pixel without law; a mean over the batch
+    ("03a.recursion", lambda *args: LOGITS(*args).T, "de forme (2, 3) ; reçu : (3, 2)"),
+    ("03a.recursion", lambda *args: LOGITS(*args)[:, 1:], "une log-cote par pixel"),
+    ("03a.recursion", lambda *args: LOGITS(*args).mean(0), "reçu : (3,)"),
+    # without gradient, in four ways
+    ("03a.recursion", lambda *args: LOGITS(*args).detach(), "le gradient n'atteint plus W"),
+    ("03a.recursion", lambda *args: LOGITS(*args).detach().numpy(), "ni .detach(), ni numpy"),
+    ("03a.recursion", lambda *args: LOGITS(*args).tolist(), "le gradient n'atteint plus W"),
+    ("03a.recursion", torch.no_grad()(LOGITS), "ni no_grad"),
+    ("03a.recursion", lambda x, W, *rest: LOGITS(x, W.numpy(), *rest), "RuntimeError"),
+    # the slide's inequality; one too weak; all or nothing kept
+    (
+        "03a.masks",
+        masks_of_ranks(rank_from_one, speak=torch.lt),
+        "ordre [0, 1, 2, 3], numéros m = [",
+    ),
+    ("03a.masks", masks_of_ranks(rank_from_one, speak=torch.ge), "reçoit un chemin de lui-même"),
+    ("03a.masks", masks_of_ranks(rank_from_one, speak=torch.le), "reçoit un chemin de lui-même"),
+    (
+        "03a.masks",
+        lambda ordering, m: [mask | True for mask in MASKS(ordering, m)],
+        "la sortie du pixel 0 reçoit un chemin de lui-même",
+    ),
+    (
+        "03a.masks",
+        lambda ordering, m: [mask & False for mask in MASKS(ordering, m)],
+        "M_W[0, 0] coupe pour rien un poids",
+    ),
+    # the ordering ignored; taken for its inverse; backwards: the raster order does not tell
+    ("03a.masks", masks_of_ranks(lambda o: o.sort().values + 1), "ordre [3, 2, 0, 1]"),
+    ("03a.masks", masks_of_ranks(lambda ordering: ordering + 1), "visité après"),
+    ("03a.masks", masks_of_ranks(lambda o: o.flip(0).argsort() + 1), "visité après"),
+    # one inequality too strong; ranks from 0
+    ("03a.masks", masks_of_ranks(rank_from_one, see=torch.gt), "coupe pour rien un poids"),
+    (
+        "03a.masks",
+        masks_of_ranks(rank_from_one, speak=lambda d, m: d > m + 1),
+        "coupe pour rien un poids",
+    ),
+    ("03a.masks", masks_of_ranks(torch.argsort), "garde à tort un poids"),
+    # transposed, in the other order; a mask alone; three
+    ("03a.masks", lambda *args: [mask.T for mask in MASKS(*args)], "une ligne par neurone, de"),
+    ("03a.masks", lambda *args: MASKS(*args)[::-1], "de forme (6, 4) ; reçu : (4, 6)"),
+    ("03a.masks", lambda *args: (MASKS(*args)[0],) * 2, "une ligne par sortie, de forme (4, 6)"),
+    ("03a.masks", lambda *args: MASKS(*args)[0], "on attend deux masques"),
+    ("03a.masks", lambda *args: (*MASKS(*args), None), "on attend deux masques"),
+    # means of log-odds with or without the stub's words, of logarithms, of pixels; log K forgotten
+    (
+        "03a.ensemble",
+        lambda logits, x: ENSEMBLE(logits.mean(0, keepdim=True), x),
+        "a pour somme",
+    ),
+    ("03a.ensemble", mixing(lambda log_p: log_p.mean(0)), "sur les 64 images de 6 pixels"),
+    ("03a.ensemble", with_mean_probabilities, "votre « p(x) » a pour somme"),
+    ("03a.ensemble", mixing(lambda log_p: log_p.logsumexp(0)), "a pour somme 4.0000, pas 1"),
+    ("03a.ensemble", mixing(lambda log_p: log_p.logsumexp(0) - 4), "a pour somme 0.0733"),
+    ("03a.ensemble", mixing(lambda log_p: log_p.amax(0)), "a pour somme"),
+    # of sum 1: one order only, half of them, log K for another K; p(x), or −log p(x)
+    ("03a.ensemble", mixing(lambda log_p: log_p[0]), "on attend log p ="),
+    ("03a.ensemble", lambda logits, x: ENSEMBLE(logits[:2], x), "on attend log p ="),
+    (
+        "03a.ensemble",
+        mixing(lambda log_p: log_p.logsumexp(0) - math.log(4)),
+        "pour 2 000 pixels, on attend log p ≈ −2 626 ; vous obtenez -2627",
+    ),
+    ("03a.ensemble", lambda logits, x: ENSEMBLE(logits, x).exp(), "a pour somme"),
+    ("03a.ensemble", lambda logits, x: -ENSEMBLE(logits, x), "a pour somme"),
+    ("03a.ensemble", lambda logits, x: ENSEMBLE(logits, 1 - x), "on attend log p ="),
+    ("03a.ensemble", lambda logits, x: ENSEMBLE(logits, x).mean(), "un nombre par image"),
+    # exp of a large negative number, in two ways
+    (
+        "03a.ensemble",
+        mixing(lambda log_p: log_p.exp().mean(0).log()),
+        "vous obtenez -inf. exp(−2 626) vaut 0",
+    ),
+    (
+        "03a.ensemble",
+        lambda logits, x: torch.where(x > 0, logits, -logits).sigmoid().prod(2).mean(0).log(),
+        "il faut rester en logarithmes",
+    ),
+    # 0 keeps the beginning; a 1 has the share of a 0; p ignored; the bits; backwards; the last one
+    (
+        "03a.encode",
+        lambda bits, p: ENCODE([1 - b for b in bits], [1 - q for q in p]),
+        "c'est le 1 qui garde le début de l'intervalle, pas le 0",
+    ),
+    (
+        "03a.encode",
+        lambda bits, p: ENCODE(bits, [1 - q for q in p]),
+        "bits [1",
+    ),
+    ("03a.encode", lambda bits, p: ENCODE(bits, [0.5] * len(p)), "l'intervalle est ["),
+    ("03a.encode", lambda bits, p: "".join(map(str, bits)), "bits [1"),
+    ("03a.encode", lambda bits, p: ENCODE(bits[::-1], p[::-1]), "votre code désigne"),
+    ("03a.encode", lambda bits, p: ENCODE(bits[:-1], p[:-1]), "votre code désigne"),
+    # rounded down; zeros in front lost; too long, a little or much; nothing at all
+    ("03a.encode", encode_rounded_down, "votre code désigne"),
+    ("03a.encode", lambda bits, p: ENCODE(bits, p).lstrip("0"), "l'intervalle est ["),
+    (
+        "03a.encode",
+        lambda bits, p: ENCODE(bits, p) + "0" * 8,
+        " bits, et votre code en prend ",
+    ),
+    (
+        "03a.encode",
+        lambda bits, p: ENCODE(bits, p) + "000",
+        "et votre code en prend ",
+    ),
+    ("03a.encode", lambda bits, p: ENCODE(bits, p).ljust(64, "0"), "votre code en prend 64"),
+    ("03a.encode", lambda bits, p: "", "votre code désigne 0.000000"),
+    # the end of the interval, which is not inside
+    (
+        "03a.encode",
+        lambda bits, p: digits_under(Fraction(0.5), 1) if p[1:] == [0.625] else ENCODE(bits, p),
+        "votre code désigne 0.5, la fin, exclue, de l'intervalle.",
+    ),
+    # floats that run out after some fifty bits
+    ("03a.encode", encode_with_floats, "OverflowError"),
+    (
+        "03a.encode",
+        lambda bits, p: encode_with_floats(bits, p, longest=900),
+        "300 bits : l'intervalle est [",
+    ),
+    # no string of digits
+    (
+        "03a.encode",
+        lambda bits, p: len(ENCODE(bits, p)),
+        "une chaîne de « 0 » et de « 1 » ; reçu : ",
+    ),
+    ("03a.encode", lambda bits, p: "0." + ENCODE(bits, p), "; reçu : '0."),
+    ("03a.encode", lambda bits, p: ENCODE(bits, p).encode(), "; reçu : b'"),
+    ("03a.encode", lambda bits, p: [2 * bit for bit in [1, *bits]], "; reçu : '2"),
 ]
 
 
@@ -841,7 +1395,7 @@ def test_empty_answers_are_to_do(key, answer, capsys):
 def test_the_untouched_stub_is_to_do(key, capsys):
     """Stubs to repair return something: they are recognised by their code."""
     assert verify(key, exercises.exercises()[key].stub) is exercises.exercises()[key].reference
-    to_repair = key in ("01.sum_mean", "01.aggregate", "02.elbo")
+    to_repair = key in ("01.sum_mean", "01.aggregate", "02.elbo", "03a.masks", "03a.ensemble")
     assert capsys.readouterr().out.startswith(f"… {key} : à {'réparer' if to_repair else 'compl'}")
 
 
@@ -883,11 +1437,67 @@ def test_hints_come_one_by_one_then_the_solution(capsys):
         del exercises._EXERCISES["test.hints"]
 
 
+@pytest.mark.parametrize(("seen", "useful", "shown"), [(0, 1, 1), (0, 2, 2), (3, 2, 3), (1, 3, 3)])
+def test_a_wrong_answer_meets_the_useful_hint_or_the_last_one_seen(seen, useful, shown, capsys):
+    def check(answer):
+        raise Wrong("non", hint=useful)
+
+    Exercise("test.useful", KL, KL, check, ("premier", "second", "troisième", "quatrième"))
+    try:
+        for _ in range(seen):
+            hint("test.useful")
+        capsys.readouterr()
+        verify("test.useful", math.sqrt)
+        clue = ("premier", "second", "troisième")[shown - 1]
+        assert capsys.readouterr().out == f"✘ test.useful : non\n  Indice : {clue}\n"
+        hint("test.useful")
+        assert capsys.readouterr().out.startswith(f"Indice {shown + 1}/4 : ")
+    finally:
+        del exercises._EXERCISES["test.useful"]
+        exercises._hints_shown.pop("test.useful", None)
+
+
+HELPED = [
+    ("03a.total", summing(total=torch.mean), 3),
+    ("03a.total", summing(total=lambda p: p), 1),
+    *(("03a.count", miscounted(which, lambda D, H: 1), which + 1) for which in range(3)),
+    ("03a.recursion", nade_that_forgets, 2),
+    ("03a.recursion", nade_reading(lambda i: i), 2),
+    ("03a.masks", masks_of_ranks(rank_from_one, speak=torch.lt), 1),
+    ("03a.masks", masks_of_ranks(lambda ordering: ordering + 1), 2),
+    ("03a.encode", lambda bits, p: ENCODE(bits, [0.5] * len(p)), 1),
+    ("03a.encode", lambda bits, p: encode_with_floats(bits, p, longest=900), 2),
+    ("03a.encode", lambda bits, p: ENCODE(bits, p) + "0" * 8, 3),
+]
+
+
+@pytest.mark.parametrize(("key", "answer", "number"), HELPED)
+def test_the_hint_is_the_one_for_this_mistake(key, answer, number, monkeypatch, capsys):
+    monkeypatch.setattr(exercises, "_hints_shown", {})
+    verify(key, answer)
+    clue = exercises.exercises()[key].hints[number - 1]
+    assert capsys.readouterr().out.endswith(f"\n  Indice : {clue}\n")
+
+
+def test_an_answer_that_never_ends_is_stopped():
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(Wrong, match="au bout de 0.05 s, votre fonction tourne encore") as caught:
+        with time_limit(0.05, hint=2):
+            while True:
+                pass
+    assert caught.value.hint == 2
+    with time_limit(60):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0), "no alarm is left behind"
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_the_printed_solution_runs_and_is_right(key, capsys):
     solution(key)
     source = capsys.readouterr().out
-    names = {"math": math, "torch": torch, "F": F, "visible_part": visible_part}
+    names = {"math": math, "torch": torch, "F": F}
+    names |= {"visible_part": visible_part, "Fraction": Fraction}
     exec(source, names)
     name = exercises.exercises()[key].reference.__name__
     assert verify(key, names[name]) is names[name]

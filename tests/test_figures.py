@@ -203,3 +203,98 @@ def test_row_labels_stand_beside_their_rows():
     figures.show_images(torch.zeros(6, 1, 8, 8), columns=3, row_labels=("haut", "bas"), ax=ax)
     assert [text.get_text() for text in ax.texts] == ["haut", "bas"]
     assert [text.get_position()[1] for text in ax.texts] == [5, 15]
+
+
+# ---- autoregressive models --------------------------------------------------------------------
+
+
+def maps_of(figure):
+    """The panels of a figure that hold an image, without the colour bar."""
+    return [ax for ax in figure.axes if ax.images]
+
+
+def shown(ax, value):
+    """The colour that a panel gives to a value, `(red, green, blue)`."""
+    (image,) = ax.images
+    return image.cmap(image.norm(value))[:3]
+
+
+def test_weight_maps_mark_each_pixel_on_its_own_map():
+    weights = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    pixels = [(0, 0), (3, 1), (2, 4)]  # rows and columns: not to be swapped
+    figures.weight_maps(weights, pixels, "Poids")
+    figure = render()
+    axes = maps_of(figure)
+    assert len(axes) == 3 and len(plt.get_fignums()) == 1
+    for ax, weight, (row, column) in zip(axes, weights, pixels):
+        np.testing.assert_allclose(ax.images[0].get_array(), weight)
+        assert ax.images[0].origin == "upper", "row 0 is at the top"
+        (square,) = ax.patches
+        assert square.get_bbox().bounds == (column - 0.5, row - 0.5, 1, 1)
+        assert not square.get_fill() and len(ax.get_xticks()) == len(ax.get_yticks()) == 0
+    assert figure.get_suptitle() == "Poids"
+    assert to_hex(figure._suptitle.get_color()).upper() == COLORS["x"]
+    (bar,) = (ax for ax in figure.axes if ax not in axes)
+    assert bar.get_ylabel() == "poids"
+
+
+def test_weight_maps_share_one_scale_white_at_zero_red_for_blue_against():
+    figures.weight_maps(torch.tensor([[[0.5, -0.2]], [[-3.0, 1.0]]]), [(0, 0), (0, 1)])
+    for ax in maps_of(render()):
+        assert ax.images[0].get_clim() == (-3, 3)
+        assert min(shown(ax, 0.0)) > 0.95
+        red, _, blue = shown(ax, 2.0)
+        assert red > blue + 0.3
+        red, _, blue = shown(ax, -2.0)
+        assert blue > red + 0.3
+
+
+def test_weight_maps_accept_parameters_arrays_and_zeros():
+    weights = torch.nn.Parameter(torch.zeros(1, 2, 2))
+    figures.weight_maps(weights, [(1, 1)])
+    (ax,) = maps_of(render())
+    assert ax.images[0].get_clim() == (-1, 1) and min(shown(ax, 0.0)) > 0.95
+    figures.weight_maps(np.ones((2, 2, 2)), torch.tensor([[1, 1], [0, 0]]))
+    assert len(maps_of(render())) == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "pixels"),
+    [
+        ((2, 4, 5), [(0, 0)]),
+        ((1, 4, 5), [(0, 0)] * 2),
+        ((2, 20), [(0, 0)] * 2),
+        ((1, 1, 4, 5), [0]),
+    ],
+    ids=["a pixel less", "a pixel more", "flat", "channels"],
+)
+def test_weight_maps_refuse(shape, pixels):
+    message = rf"expected one map \(H, W\) per pixel, got \({', '.join(map(str, shape))}\)"
+    with pytest.raises(ValueError, match=message):
+        figures.weight_maps(torch.zeros(shape), pixels)
+    assert plt.get_fignums() == []
+
+
+def test_dependency_maps_have_a_panel_for_each_map():
+    jacobian = torch.rand(4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    maps = {"jacobienne": jacobian, "mesure": torch.ones(4, 4).tril(-1) > 0}
+    figures.dependency_maps(maps)
+    axes = render().axes
+    assert [ax.get_title() for ax in axes] == list(maps) and len(plt.get_fignums()) == 1
+    for ax, values in zip(axes, maps.values()):
+        assert to_hex(ax.title.get_color()).upper() == COLORS["x"]
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("entrée", "sortie")
+        np.testing.assert_allclose(ax.images[0].get_array(), values.detach())
+        assert ax.images[0].origin == "upper", "output 0 is at the top"
+        assert not any(line.get_visible() for line in ax.get_xgridlines() + ax.get_ygridlines())
+
+
+@pytest.mark.parametrize("scale", [1e-3, 40.0])
+def test_dependency_maps_go_from_white_to_the_colour_of_x_each_on_its_scale(scale):
+    sizes = torch.tensor([[0.0, scale], [scale / 2, 0.0]])
+    figures.dependency_maps({"oui ou non": sizes > 0, "tailles": sizes, "rien": 0 * sizes})
+    yes, by_size, nothing = render().axes
+    for ax, largest in ((yes, 1.0), (by_size, scale), (nothing, 1.0)):
+        assert to_hex(shown(ax, 0.0)) == "#ffffff"
+        assert to_hex(shown(ax, largest)).upper() == COLORS["x"]
+    assert to_hex(shown(by_size, scale / 2)) not in ("#ffffff", COLORS["x"].lower())

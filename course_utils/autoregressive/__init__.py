@@ -8,7 +8,15 @@
 from .base import AutoregressiveModel
 from .fvsbn import FVSBN
 from .made import MADE, OrderAgnosticMADE
-from .markov import MarkovTable
+from .markov import MarkovTable, nearest_neighbours
 from .nade import NADE
 
-__all__ = ["FVSBN", "MADE", "NADE", "AutoregressiveModel", "MarkovTable", "OrderAgnosticMADE"]
+__all__ = [
+    "FVSBN",
+    "MADE",
+    "NADE",
+    "AutoregressiveModel",
+    "MarkovTable",
+    "OrderAgnosticMADE",
+    "nearest_neighbours",
+]

@@ -44,12 +44,12 @@ class AutoregressiveModel(nn.Module):
 
     # ---- what each model defines --------------------------------------------------------------
 
-    def _logits(self, x, c, ordering):
+    def _logits(self, x, classes, ordering):
         """Log-odds of every pixel given those before it, in one pass.
 
         Args:
             x: `(B, D)` floats 0 or 1, in the order of the image (not of the visit).
-            c: weights of the classes `(B, num_classes)`, or None.
+            classes: their weights `(B, num_classes)`, or None.
             ordering: `(D,)`.
 
         Returns:
@@ -57,11 +57,11 @@ class AutoregressiveModel(nn.Module):
         """
         raise NotImplementedError
 
-    def _stepper(self, c, n, ordering):
+    def _stepper(self, classes, n, ordering):
         """Prepare the sampling of `n` images: a function `(i, seen) -> log-odds (n,)`.
 
         The function is called for i = 0, 1, …, D − 1 in turn; `seen` is `(D, n)`, floats 0 or 1,
-        in the order of the visit, and only its first i rows are known.
+        in the order of the visit; its first i rows are known, the others are 0.
         """
         raise NotImplementedError
 
@@ -78,8 +78,8 @@ class AutoregressiveModel(nn.Module):
             `(B, C, H, W)`.
         """
         check_images(x, self.shape, self.levels)
-        c = self.condition(y, len(x))
-        return self._logits(x.flatten(1).float(), c, self.ordering).view(x.shape)
+        classes = self.condition(y, len(x))
+        return self._logits(x.flatten(1).float(), classes, self.ordering).view(x.shape)
 
     def pixel_log_prob(self, x, y=None):
         """log p(xᵢ | x₍<ᵢ₎) of each pixel, `(B, C, H, W)`, nats."""
@@ -123,7 +123,8 @@ class AutoregressiveModel(nn.Module):
                 the most probable value of each pixel.
             callback: function `(pixel, values, probabilities)` called after each pixel: its index
                 in the flattened image, its values `(n,)` and the probabilities `(n,)`, at this
-                temperature, that it be 1.
+                temperature, that it be 1. (An `OrderAgnosticMADE` draws the images in groups, by
+                ordering: n is then the size of the group.)
             naive: recompute a full pass for each pixel: slow, and the same images bit for bit (the
                 log-odds differ by rounding errors only).
 
@@ -133,7 +134,7 @@ class AutoregressiveModel(nn.Module):
         if not temperature >= 0:
             raise ValueError(f"temperature={temperature}: expected a number ≥ 0")
         given, known = self._known_pixels(n, given, mask)
-        c = self.condition(y, n)
+        classes = self.condition(y, n)
         device = self.ordering.device
         uniform = torch.rand(n, self.dims, generator=generator, device=device)
         # u < σ(logit / T)  ⟺  logit > T·log(u / (1 − u)): a threshold known in advance. That of
@@ -144,8 +145,8 @@ class AutoregressiveModel(nn.Module):
         x = torch.empty(n, *self.shape, dtype=torch.uint8, device=device)
         for rows, ordering in self._visits(known, generator):
             draw = _Draw(threshold[rows], ordering, temperature, callback)
-            c_rows = None if c is None else c[rows]
-            x[rows] = self._visit(draw, draw.n, c_rows, ordering, naive)
+            some = None if classes is None else classes[rows]
+            x[rows] = self._visit(draw, draw.n, some, ordering, naive)
         return x
 
     @torch.no_grad()
@@ -165,7 +166,7 @@ class AutoregressiveModel(nn.Module):
         return self._visit(choose, n, self.condition(y, n), self.ordering)
 
     def start_from(self, images):
-        """Start at the model of independent pixels: the output biases become the data's log-odds.
+        """Start near the model of independent pixels: output biases at the data's log-odds.
 
         Args:
             images: integer images `(N, C, H, W)`, usually `data.train.images`.
@@ -193,21 +194,21 @@ class AutoregressiveModel(nn.Module):
         """Which ordering for which images: pairs (rows, ordering). Here, one for all."""
         return [(slice(None), self.ordering)]
 
-    def _visit(self, choose, n, c, ordering, naive=False):
-        """The loop of `visit`, for weights of the classes `c` and any ordering."""
-        stepper = (self._naive_stepper if naive else self._stepper)(c, n, ordering)
+    def _visit(self, choose, n, classes, ordering, naive=False):
+        """The loop of `visit`, for weights of the classes and any ordering."""
+        stepper = (self._naive_stepper if naive else self._stepper)(classes, n, ordering)
         seen = torch.zeros(self.dims, n, device=ordering.device)
         for i, pixels in enumerate(seen):
             choose(i, stepper(i, seen), out=pixels)
         return seen[torch.argsort(ordering)].T.reshape(n, *self.shape).to(torch.uint8)
 
-    def _naive_stepper(self, c, n, ordering):
+    def _naive_stepper(self, classes, n, ordering):
         """One full pass for each pixel: the oracle of every fast `_stepper`."""
 
         def step(i, seen):
             x = torch.zeros(n, self.dims, device=seen.device)
             x[:, ordering[:i]] = seen[:i].T
-            return self._logits(x, c, ordering)[:, ordering[i]]
+            return self._logits(x, classes, ordering)[:, ordering[i]]
 
         return step
 

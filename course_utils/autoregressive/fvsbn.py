@@ -26,21 +26,22 @@ class FVSBN(AutoregressiveModel):
         if num_classes is not None:
             self.class_b = nn.Parameter(torch.zeros(num_classes, self.dims))
 
-    def mask(self):
+    def mask(self, ordering=None):
         """`(D, D)` booleans: `[i, j]` is True when pixel j comes before pixel i."""
-        position = torch.argsort(self.ordering)
+        position = torch.argsort(self.ordering if ordering is None else ordering)
         return position[:, None] > position[None, :]
 
-    def _bias(self, c):
+    def _bias(self, classes):
         """Biases of the pixels: `(D,)`, or `(B, D)` when they depend on the class."""
-        return self.b if c is None else self.b + c @ self.class_b
+        return self.b if classes is None else self.b + classes @ self.class_b
 
-    def _logits(self, x, c, ordering):
-        return F.linear(x, self.alpha.masked_fill(~self.mask(), 0)) + self._bias(c)
+    def _logits(self, x, classes, ordering):
+        return F.linear(x, self.alpha * self.mask(ordering)) + self._bias(classes)
 
-    def _stepper(self, c, n, ordering):
-        alpha = self.alpha[ordering][:, ordering].unbind()  # rows, in the order of the visit
-        logits = self._bias(c).expand(n, -1).T[ordering].contiguous().unbind()
+    def _stepper(self, classes, n, ordering):
+        # rows and columns in the order of the visit ([:, ordering] is slower than index_select)
+        alpha = self.alpha[ordering].index_select(1, ordering).unbind()
+        logits = self._bias(classes).expand(n, -1).T[ordering].contiguous().unbind()
 
         def step(i, seen):  # one product of a row of alpha with the pixels already drawn
             return logits[i].addmv_(seen[:i].T, alpha[i][:i])

@@ -3,10 +3,12 @@
 An ordinary network, from all the pixels to all the log-odds, some of whose weights are cut. Hidden
 unit k receives a degree m(k): it sees the first m(k) pixels of the visit, and no other.
 
-    pixel d (the d-th visited, from 1) → hidden k      kept when  m(k) ≥ d         (eq. 8)
-    hidden k → hidden k′ of the next layer             kept when  m(k′) ≥ m(k)     (eq. 12)
-    hidden k → output d                                kept when  d > m(k)         (eq. 9)
-    pixel d′ → output d (direct connection)            kept when  d > d′           (section 4.2)
+    pixel d (the d-th visited, from 1) → hidden k      kept when  m(k) ≥ d
+    hidden k → hidden k′ of the next layer             kept when  m(k′) ≥ m(k)
+    hidden k → output d                                kept when  d > m(k)
+    pixel d′ → output d (direct connection)            kept when  d > d′
+
+The paper draws the degrees at random; here they are spread evenly, and sorted.
 """
 
 import math
@@ -65,8 +67,8 @@ class MADE(AutoregressiveModel):
         for number, units in enumerate(hidden):
             degrees = 1 + torch.arange(units) * max(self.dims - 1, 1) // units
             self.register_buffer(f"degrees{number}", degrees)
-        self._cut()
-        self.register_load_state_dict_post_hook(lambda model, _: model._cut())
+        self._cache_masks()
+        self.register_load_state_dict_post_hook(lambda model, _: model._cache_masks())
 
     def degrees(self):
         """The degrees m(k) of each hidden layer, a list of `(units,)`."""
@@ -85,9 +87,10 @@ class MADE(AutoregressiveModel):
         mask_V = (rank[:, None] > before[None, :]).float()
         return hidden, mask_V, (rank[:, None] > rank[None, :]).float()
 
-    def _cut(self):
-        """Keep the masks of the model's own ordering: comparing degrees takes as long as using
-        the masks. They are no weights: not saved, made again when another ordering is loaded.
+    def _cache_masks(self):
+        """Keep the masks of the model's own ordering, made again when another one is loaded.
+
+        They are not saved with the weights: the degrees and the ordering are enough.
         """
         hidden, mask_V, mask_A = self.masks(self.ordering)
         for number, mask in enumerate(hidden):
@@ -95,23 +98,24 @@ class MADE(AutoregressiveModel):
         self.register_buffer("mask_V", mask_V, persistent=False)
         self.register_buffer("mask_A", mask_A, persistent=False)
 
-    def _masks(self, ordering):
+    def _masks_for(self, ordering):
+        """The cached masks, or new ones for another ordering than the model's own."""
         if ordering is not self.ordering:
             return self.masks(ordering)
         hidden = [getattr(self, f"mask{number}") for number in range(len(self.layers))]
         return hidden, self.mask_V, self.mask_A
 
-    def _biases(self, c, ordering):
+    def _biases(self, classes, ordering):
         """Biases of the hidden layers and of the outputs, class included."""
         hidden = [layer.bias for layer in self.layers]
-        if c is None:
+        if classes is None:
             return hidden, self.b
-        hidden = [bias + c @ of_class for bias, of_class in zip(hidden, self.class_hidden)]
-        return hidden, self.b + c @ self.class_b
+        hidden = [bias + classes @ of_class for bias, of_class in zip(hidden, self.class_hidden)]
+        return hidden, self.b + classes @ self.class_b
 
-    def _logits(self, x, c, ordering):
-        hidden_masks, mask_V, mask_A = self._masks(ordering)
-        biases, out = self._biases(c, ordering)
+    def _logits(self, x, classes, ordering):
+        hidden_masks, mask_V, mask_A = self._masks_for(ordering)
+        biases, out = self._biases(classes, ordering)
         if self.A is not None:
             out = out + F.linear(x, self.A * mask_A)
         h = x
@@ -120,33 +124,39 @@ class MADE(AutoregressiveModel):
             h = F.dropout(h, self.dropout, self.training)
         return out if self.V is None else out + F.linear(h, self.V.weight * mask_V)
 
-    def _stepper(self, c, n, ordering):
-        """Each hidden unit is computed once, as soon as the pixels it sees are known."""
-        biases, b = self._biases(c, ordering)
+    def _stepper(self, classes, n, ordering):
+        """Each hidden unit is computed once, as soon as the pixels it sees are known.
+
+        The cut weights are zeros here: every product may read a whole layer, units to come
+        included. Slicing out those already known would take longer than the zeros do.
+        """
+        hidden_masks, mask_V, mask_A = self._masks_for(ordering)
+        biases, b = self._biases(classes, ordering)
         logits = b.expand(n, -1).T[ordering].contiguous().unbind()  # D rows (n,)
-        # lists of rows: indexing a list is faster than indexing a tensor
-        A = None if self.A is None else self.A[ordering][:, ordering].unbind()
-        V = None if self.V is None else self.V.weight[ordering].unbind()
-        weights = [layer.weight for layer in self.layers]
+        # lists of rows: indexing a list is faster than indexing a tensor; and on the columns,
+        # index_select is several times faster than [:, ordering]
+        if self.A is not None:
+            A = (self.A * mask_A)[ordering].index_select(1, ordering).unbind()
+        if self.V is not None:
+            V = (self.V.weight * mask_V)[ordering].unbind()
+        weights = [layer.weight * mask for layer, mask in zip(self.layers, hidden_masks)]
         if weights:
-            weights[0] = weights[0][:, ordering].contiguous()
-        h = [bias.expand(n, -1).T.contiguous() for bias in biases]  # (H, n), pre-activations first
-        # known[l][i]: how many units of layer l see the first i pixels only. They are its first.
-        steps = torch.arange(self.dims, device=ordering.device)
-        known = [torch.searchsorted(m, steps, right=True).tolist() for m in self.degrees()]
+            weights[0] = weights[0].index_select(1, ordering)
+        # (H, n): the biases, to which each unit adds its inputs. Copies: they are written to
+        h = [bias.expand(n, -1).T.clone(memory_format=torch.contiguous_format) for bias in biases]
+        # each layer, cut into the units to compute at step 0, 1, …: those of this degree
+        counts = [torch.bincount(m, minlength=self.dims).tolist() for m in self.degrees()]
+        new_units = [units.split(count) for units, count in zip(h, counts)]
+        new_weights = [weight.split(count) for weight, count in zip(weights, counts)]
 
         def step(i, seen):
-            below, size = seen, i
-            for weight, units, count in zip(weights, h, known):
-                start, stop = count[i - 1] if i > 0 else 0, count[i]
-                if start < stop:  # units that see the pixel just drawn, and none after
-                    new = units[start:stop]
-                    new.addmm_(weight[start:stop, :size], below[:size]).relu_()
-                below, size = units, stop
-            if A is not None:
-                logits[i].addmv_(seen[:i].T, A[i][:i])
-            if V is not None:
-                logits[i].addmv_(below[:size].T, V[i][:size])
+            for weight, new, below in zip(new_weights, new_units, [seen, *h]):
+                if len(new[i]):
+                    new[i].addmm_(weight[i], below).relu_()
+            if self.A is not None:
+                logits[i].addmv_(seen.T, A[i])
+            if self.V is not None:
+                logits[i].addmv_(h[-1].T, V[i])
             return logits[i]
 
         return step
@@ -155,7 +165,7 @@ class MADE(AutoregressiveModel):
 class OrderAgnosticMADE(MADE):
     """One MADE trained in all orderings at once, used as a mixture of a few of them.
 
-    Each training step draws a new ordering (section 4.1 of the paper). The model is the mixture
+    Each training step draws a new ordering (« order-agnostic training »). The model is the mixture
 
         p(x) = (1/K) Σ_k p(x | ordering k)
 
@@ -187,10 +197,10 @@ class OrderAgnosticMADE(MADE):
         )
         self.U_A = nn.Parameter(torch.zeros_like(self.A)) if self.A is not None else None
 
-    def _biases(self, c, ordering):
+    def _biases(self, classes, ordering):
         """The biases, plus what each unit reads of « visited »: constant for a given ordering."""
-        hidden, out = super()._biases(c, ordering)
-        hidden_masks, _, mask_A = self._masks(ordering)
+        hidden, out = super()._biases(classes, ordering)
+        hidden_masks, _, mask_A = self._masks_for(ordering)
         if self.U_hidden is not None:
             hidden[0] = hidden[0] + (self.U_hidden * hidden_masks[0]).sum(1)
         if self.U_A is not None:
@@ -201,8 +211,8 @@ class OrderAgnosticMADE(MADE):
         """Log-odds of each pixel in one ordering (the first of the mixture by default)."""
         ordering = self.ordering if ordering is None else check_ordering(ordering, self.dims)
         check_images(x, self.shape, self.levels)
-        c = self.condition(y, len(x))
-        return self._logits(x.flatten(1).float(), c, ordering).view(x.shape)
+        classes = self.condition(y, len(x))
+        return self._logits(x.flatten(1).float(), classes, ordering).view(x.shape)
 
     def pixel_log_prob(self, x, y=None, *, ordering=None):
         """log p(xᵢ | pixels before it in `ordering`), `(B, C, H, W)`, nats."""
@@ -222,7 +232,11 @@ class OrderAgnosticMADE(MADE):
         return -likelihoods.sum_pixels(self.pixel_log_prob(x, y, ordering=ordering)).mean()
 
     def _visits(self, known, generator):
-        """Each image draws one ordering of the mixture, and visits its known pixels first."""
+        """Each image draws one ordering of the mixture.
+
+        When some pixels are known, they come first: another ordering, of the same network. Nothing
+        forces the laws of two orderings to agree.
+        """
         device = self.orderings.device
         k = torch.randint(len(self.orderings), (len(known),), generator=generator, device=device)
         orderings = self.orderings[k]  # (n, D)

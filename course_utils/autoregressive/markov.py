@@ -8,6 +8,13 @@ from .base import AutoregressiveModel
 MAX_PARENTS = 12  # a table has 2^parents lines per pixel
 
 
+def nearest_neighbours(number):
+    """Offsets (rows, columns) of the `number` nearest pixels that come before in raster order."""
+    reach = range(-number, number + 1)
+    before = [(row, column) for row in reach for column in reach if (row, column) < (0, 0)]
+    return sorted(before, key=lambda offset: (offset[0] ** 2 + offset[1] ** 2, offset))[:number]
+
+
 class MarkovTable(AutoregressiveModel):
     """One table per pixel: its log-odds for each value of its parents, a few pixels before it.
 
@@ -76,11 +83,11 @@ class MarkovTable(AutoregressiveModel):
         check_images(images, self.shape, self.levels)
         if not pseudo_count > 0:
             raise ValueError(f"pseudo_count={pseudo_count}: expected a positive number")
-        x = images.flatten(1)
-        line = self._line(x.float())  # (N, D)
-        counts = torch.full((2, *self.table.shape), float(pseudo_count), device=x.device)
-        for value in (0, 1):
-            counts[value].scatter_add_(1, line.T, (x.T == value).float())
+        counts = torch.full((2, *self.table.shape), float(pseudo_count), device=self.table.device)
+        for x in images.flatten(1).split(1000):  # in parts: memory does not grow with the images
+            line = self._line(x.float())
+            for value in (0, 1):
+                counts[value].scatter_add_(1, line.T, (x.T == value).float())
         self.table.copy_(counts[1].log() - counts[0].log())
         return self
 
@@ -101,10 +108,10 @@ class MarkovTable(AutoregressiveModel):
         weights = 2 ** torch.arange(self.parents.shape[1], device=x.device)
         return (bits * weights).sum(-1)
 
-    def _logits(self, x, c, ordering):
+    def _logits(self, x, classes, ordering):  # the parents are chosen: no other ordering
         return self.table.gather(1, self._line(x).T).T
 
-    def _stepper(self, c, n, ordering):
+    def _stepper(self, classes, n, ordering):
         outside = torch.tensor([-1], device=ordering.device)
         position = torch.cat([torch.argsort(ordering), outside])
         steps = position[self.parents][ordering]  # (D, parents): when each was visited

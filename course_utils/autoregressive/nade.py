@@ -1,10 +1,11 @@
 """The neural autoregressive distribution estimator (Larochelle & Murray 2011; Uria et al. 2016,
-arXiv:1605.02226, eq. 3 to 7).
+arXiv:1605.02226, Algorithm 1).
 
     aᵢ = c + Σ_{j before i} W[j] xⱼ       hᵢ = σ(aᵢ)       p(xᵢ = 1 | x₍<ᵢ₎) = σ( V[i]·hᵢ + b[i] )
 
 All the hidden layers share one matrix W, so that aᵢ₊₁ = aᵢ + W[i] xᵢ: all the D hidden layers cost
-O(D·H) instead of O(D²·H).
+O(D·H) instead of O(D²·H). W is stored by rows `(D, H)`, one row per pixel: the transpose of the
+paper's.
 """
 
 import torch
@@ -35,8 +36,9 @@ def recursion(x, a, W, V):
 class LeanRecursion(torch.autograd.Function):
     """`recursion`, faster and keeping one hidden layer in memory where autograd keeps all D.
 
-    The backward pass walks the pixels in reverse, and finds aᵢ again as aᵢ₊₁ − W[i] xᵢ. Both passes
-    skip the update of h where a pixel is 0 in the whole batch: a third of the time on digits.
+    The backward pass walks the pixels in reverse, and finds aᵢ again as aᵢ₊₁ − W[i] xᵢ, up to
+    rounding errors. Both passes skip the update of h where a pixel is 0 in the whole batch: a third
+    of the time on digits.
     """
 
     @staticmethod
@@ -55,6 +57,8 @@ class LeanRecursion(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, a, W, V = ctx.saved_tensors
+        if ctx.needs_input_grad[0]:
+            raise NotImplementedError("no gradient towards the pixels here: use NADE(lean=False)")
         a, grad = a.clone(), grad.contiguous()
         grad_a, grad_W, grad_V = torch.zeros_like(a), torch.zeros_like(W), torch.empty_like(V)
         h = torch.sigmoid(a)
@@ -94,22 +98,22 @@ class NADE(AutoregressiveModel):
             self.class_b = nn.Parameter(torch.zeros(num_classes, self.dims))
             self.class_c = nn.Parameter(torch.zeros(num_classes, hidden))
 
-    def _biases(self, c, n):
+    def _biases(self, classes, n):
         """Biases of the hidden layer `(n, H)` and of the pixels `(n, D)`, class included."""
         hidden, pixels = self.c.expand(n, -1), self.b.expand(n, -1)
-        if c is None:
+        if classes is None:
             return hidden, pixels
-        return hidden + c @ self.class_c, pixels + c @ self.class_b
+        return hidden + classes @ self.class_c, pixels + classes @ self.class_b
 
-    def _logits(self, x, c, ordering):
-        a, b = self._biases(c, len(x))
+    def _logits(self, x, classes, ordering):
+        a, b = self._biases(classes, len(x))
         W, V = self.W[ordering], self.V[ordering]
         x = x.T[ordering]  # (D, B): one row per step of the visit
         out = LeanRecursion.apply(x, a, W, V) if self.lean else recursion(x, a, W, V)
         return out[torch.argsort(ordering)].T + b
 
-    def _stepper(self, c, n, ordering):
-        a, b = self._biases(c, n)
+    def _stepper(self, classes, n, ordering):
+        a, b = self._biases(classes, n)
         a, logits = a.clone(), b.T[ordering].contiguous().unbind()
         # lists of rows: indexing a list is faster than indexing a tensor
         W, V = self.W[ordering].unbind(), self.V[ordering].unbind()

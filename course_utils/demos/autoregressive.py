@@ -30,6 +30,8 @@ def sampling_explorer(models, *, temperature=1.0):
     Returns:
         LivePicture: a widget; the last line of a cell shows it.
     """
+    if not models:
+        raise ValueError("the demo needs at least one model")
     shapes = {model.shape for model in models.values()}
     shape = next(iter(shapes))
     if len(shapes) != 1 or shape[0] != 1 or any(m.num_classes for m in models.values()):
@@ -79,7 +81,8 @@ def sampling_explorer(models, *, temperature=1.0):
     controls = {
         "model": widgets.Dropdown(options=list(models), description="modèle"),
         "step": widgets.IntSlider(
-            value=dims // 2, min=0, max=dims, description="pixel", layout={"width": "360px"}
+            value=dims // 2 - width // 2, min=0, max=dims, description="pixel",
+            layout={"width": "360px"},
         ),
         "temperature": widgets.FloatSlider(
             value=temperature, min=0.0, max=2.0, step=0.1, description="température",
@@ -120,7 +123,7 @@ def _current_law(pen, steps, corner, nats, dims):
         pen.text((left + 20, floor + 6), str(k), fill=dark, font=font(16))
     pen.line([x + 10, floor, x + 160, floor], fill=dark, width=1)
     pen.text((x, floor + 34), f"tiré : {value:.0f}", fill=figures.COLORS["x"], font=font(16))
-    paid = -math.log(max(probability if value else 1 - probability, 1e-30))
+    paid = 0.0 - math.log(max(probability if value else 1 - probability, 1e-30))  # never −0,00
     pen.text((x, floor + 60), f"coût : {_decimal(paid)} nat", fill=dark, font=font(16))
     pen.text(
         (x, floor + 84), f"total : {nats:.1f} nats".replace(".", ","), fill=dark, font=font(16)
@@ -140,7 +143,7 @@ RADIUS = 17
 
 
 def mask_explorer(dims=5, hidden=7):
-    """A small MADE: choose an output (or click a unit) and see which paths reach it.
+    """A small MADE: choose an output, or click on it, and see which paths reach it.
 
     Under the network, the number of paths from each pixel to each output, M^V·M^W: with right
     masks, strictly under the diagonal in the order of the visit.
@@ -167,7 +170,8 @@ def mask_explorer(dims=5, hidden=7):
             torch.randint(1, dims, (hidden,), generator=generator).sort().values
             for _ in range(layers)
         ]
-        model = MADE((1, 1, dims), hidden=(hidden,) * layers, ordering=ordering)
+        with torch.random.fork_rng(devices=[]):  # its weights, drawn, are of no use here
+            model = MADE((1, 1, dims), hidden=(hidden,) * layers, ordering=ordering)
         for number, m in enumerate(degrees):
             model.get_buffer(f"degrees{number}").copy_(m)
         hidden_masks, mask_V, _ = model.masks(ordering)
@@ -241,18 +245,17 @@ def mask_explorer(dims=5, hidden=7):
             options=("naturel", "au hasard"), description="ordre", layout={"width": "210px"}
         ),
         "seed": widgets.BoundedIntText(
-            value=3, min=0, max=999, description="numéros", layout={"width": "150px"}
+            value=3, min=0, max=999, description="tirage", layout={"width": "150px"}
         ),
     }
-    picture = None
+    outputs = units(1)[-1]  # at the same place whatever the number of layers
 
     def on_pointer(x, y, pressed):
-        """A click on an output, or in its column of units, chooses it."""
-        rows = units(picture.controls["layers"].value)
-        nearest = min(range(dims), key=lambda k: math.dist(rows[-1][k], (x, y)))
-        return {"output": nearest + 1} if math.dist(rows[-1][nearest], (x, y)) < 60 else {}
+        """A click near an output chooses it."""
+        nearest = min(range(dims), key=lambda k: math.dist(outputs[k], (x, y)))
+        return {"output": nearest + 1} if math.dist(outputs[nearest], (x, y)) < 60 else {}
 
-    picture = LivePicture(
+    return LivePicture(
         draw,
         controls,
         caption="Cliquez sur une sortie x̂ (en haut) : en orange, tous les chemins qui y mènent. "
@@ -260,7 +263,6 @@ def mask_explorer(dims=5, hidden=7):
         on_pointer=on_pointer,
         rows=[["output", "layers"], ["masks", "order", "seed"]],
     )
-    return picture
 
 
 def _paths_table(pen, weights, rank, output, cell):

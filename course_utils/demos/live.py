@@ -112,6 +112,8 @@ class LivePicture(widgets.VBox):
         self._caption = caption
         lines = [[controls[name] for name in names] for names in rows or [list(controls)]]
         if play is not None:
+            if play not in controls or not any(controls[play] in line for line in lines):
+                raise ValueError(f"play={play!r}: expected the name of a slider laid out in rows")
             self.play = self._play_button(controls[play])
             line = next(line for line in lines if controls[play] in line)
             line.insert(line.index(controls[play]), self.play)

@@ -22,7 +22,14 @@ _hints_shown = {}
 
 
 class Wrong(Exception):
-    """Raised by a check: the message (French) shows where the answer is wrong."""
+    """Raised by a check: the message (French) shows where the answer is wrong.
+
+    `hint`: the number of the hint that helps with this mistake, when it is not the first one.
+    """
+
+    def __init__(self, message, *, hint=1):
+        super().__init__(message)
+        self.hint = hint
 
 
 class Missing(Exception):
@@ -64,7 +71,7 @@ def verify(key, answer=None):
     Returns:
         `answer` when it is right, the reference otherwise.
     """
-    exercise = _get(key)
+    exercise, useful_hint = _get(key), 1
     if answer is None or answer is ... or (callable(answer) and _same_code(answer, exercise.stub)):
         return _to_do(exercise)
     if answer is exercise.reference:  # the check ran twice: it had put the reference in place
@@ -82,12 +89,13 @@ def verify(key, answer=None):
         return _to_do(exercise)
     except Wrong as wrong:
         print(f"✘ {key} : {wrong}")
+        useful_hint = wrong.hint
     except Exception as error:  # whatever a student's function may raise is for the student to read
         print(f"✘ {key} : votre fonction s'arrête sur {type(error).__name__} : {error}")
     else:
         print(f"✔ {key} : {praise}")
         return answer
-    shown = max(_hints_shown.get(key, 0), 1)  # the last hint seen, or the first one
+    shown = max(_hints_shown.get(key, 0), useful_hint)  # the last hint seen, or the useful one
     _hints_shown[key] = shown
     print(f"  Indice : {exercise.hints[shown - 1]}")
     return exercise.reference

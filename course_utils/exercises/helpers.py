@@ -1,6 +1,9 @@
 """What the checks of several notebooks share: calling an answer, reading it, comparing it."""
 
+import contextlib
 import functools
+import signal
+import threading
 
 import torch
 
@@ -17,6 +20,25 @@ def call(answer, *inputs):
         if "dtype" not in str(error):
             raise
         return answer(*(x.float() if isinstance(x, torch.Tensor) else x for x in inputs))
+
+
+@contextlib.contextmanager
+def time_limit(seconds, hint=1):
+    """Stop an answer that runs without end, with a `Wrong` (where the system has alarms)."""
+    if not hasattr(signal, "SIGALRM") or threading.current_thread() != threading.main_thread():
+        yield
+        return
+
+    def stop(*_):
+        raise Wrong(f"au bout de {seconds} s, votre fonction tourne encore.", hint=hint)
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 def as_tensor(value, shape, what, advice=""):

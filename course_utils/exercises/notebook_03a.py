@@ -6,11 +6,12 @@ from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..autoregressive import FVSBN, OrderAgnosticMADE
 from ..evaluation import enumerate_images
 from . import Exercise, Wrong
-from .helpers import as_tensor, call, numbers
+from .helpers import as_tensor, call, numbers, time_limit
 
 
 class Stubs:
@@ -47,7 +48,7 @@ class Stubs:
         return (x * F.logsigmoid(logits) + (1 - x) * F.logsigmoid(-logits)).sum(dim=1)
 
     def encode(bits, probabilities):
-        """Code d'une suite de bits : une chaîne de « 0 » et de « 1 », la plus courte possible.
+        """Code d'une suite de bits : moins de −log₂ p + 2 chiffres « 0 » ou « 1 ».
 
         probabilities[i] : la probabilité que bits[i] soit 1. Un 1 garde le début de l'intervalle,
         un 0 garde la fin.
@@ -102,7 +103,7 @@ class References:
         return torch.logsumexp(log_p, dim=0) - math.log(len(logits))
 
     def encode(bits, probabilities):
-        """Code d'une suite de bits : une chaîne de « 0 » et de « 1 », la plus courte possible.
+        """Code d'une suite de bits : moins de −log₂ p + 2 chiffres « 0 » ou « 1 ».
 
         probabilities[i] : la probabilité que bits[i] soit 1. Un 1 garde le début de l'intervalle,
         un 0 garde la fin.
@@ -149,7 +150,8 @@ def check_total_probability(total_probability):
             if not abs(got - expected) < 1e-5:
                 raise Wrong(
                     f"pour un modèle de somme {expected:.3f} sur les images {shape}, vous obtenez "
-                    f"{got:.6g}."
+                    f"{got:.6g}.",
+                    hint=3,
                 )
     return "la somme est juste, pour un modèle normalisé et pour un autre qui ne l'est pas."
 
@@ -162,11 +164,12 @@ def check_count_parameters(count_parameters):
             list(answer) if isinstance(answer, tuple) else answer, (3,), "trois nombres"
         )
         expected = References.count_parameters(D, H)
-        for name, value, right in zip(names, got.tolist(), expected):
+        for number, (name, value, right) in enumerate(zip(names, got.tolist(), expected), 1):
             if value != right:
                 raise Wrong(
                     f"pour D = {D}, H = {H}, {name} : on attend {right} ; vous obtenez "
-                    f"{value:.10g}."
+                    f"{value:.10g}.",
+                    hint=number,
                 )
     return "784 pixels, 500 neurones : {} ; {} ; {}.".format(
         *(f"{n:,}".replace(",", "\u00a0") for n in References.count_parameters(784, 500))
@@ -188,16 +191,34 @@ def check_nade_logits(nade_logits):
         )
         result = call(nade_logits, x, W, V, b, c)
         got = as_tensor(result, (B, D), "une log-cote par pixel")
-        wrong = ((got - expected).abs() > 1e-5).nonzero()
-        if len(wrong) or not torch.isfinite(got).all():
-            k, i = wrong[0].tolist() if len(wrong) else (0, 0)
+        wrong = (~((got - expected).abs() <= 1e-5)).nonzero()  # NaN counts as wrong
+        if len(wrong):
+            k, i = wrong[0].tolist()
             raise Wrong(
                 f"pour x = {numbers(x[k])}, le pixel {i + 1} a la log-cote {expected[k, i]:.6f} ; "
-                f"vous obtenez {got[k, i]:.6f}."
+                f"vous obtenez {got[k, i]:.6f}.",
+                hint=2,
             )
         if not getattr(result, "requires_grad", False):
             raise Wrong("le gradient n'atteint plus W : ni .detach(), ni numpy, ni no_grad.")
-    return "la récurrence donne les mêmes log-cotes que la définition."
+    _not_started_again(nade_logits)
+    return "les log-cotes sont celles de la définition, sans recommencer la somme."
+
+
+def _not_started_again(nade_logits, B=4, D=60, H=8):
+    """Count the multiplications of matrices: about B·D·H for the outputs, B·D²·H from scratch."""
+    x, b, c = torch.zeros(B, D), torch.zeros(D), torch.zeros(H)
+    W, V = torch.zeros(2, D, H)
+    with FlopCounterMode(display=False) as counter:
+        call(nade_logits, x, W, V, b, c)
+    multiplications = counter.get_total_flops() // 2
+    if multiplications > 5 * B * D * H:
+        raise Wrong(
+            f"les valeurs sont justes, mais pour D = {D} pixels vous faites {multiplications} "
+            f"multiplications, au lieu de {B * D * H} environ : la somme repart du début à chaque "
+            "pixel.",
+            hint=2,
+        )
 
 
 def check_made_masks(made_masks):
@@ -217,7 +238,8 @@ def check_made_masks(made_masks):
         for i, j in paths.nonzero().tolist():
             if rank[j] >= rank[i]:
                 which = "de lui-même" if i == j else f"du pixel {j}, visité après"
-                raise Wrong(f"{case} : la sortie du pixel {i} reçoit un chemin {which}.")
+                text = f"{case} : la sortie du pixel {i} reçoit un chemin {which}."
+                raise Wrong(text, hint=2 if number else 1)
         right_W, right_V = References.made_masks(ordering, m)
         for name, mask, right in (("M_W", M_W, right_W), ("M_V", M_V, right_V)):
             for i, j in (mask != right).nonzero().tolist():
@@ -268,14 +290,17 @@ def check_ensemble_log_prob(ensemble_log_prob):
 
 def check_encode(encode):
     generator = torch.Generator().manual_seed(0)
-    cases = [([1], [0.5]), ([0], [0.5]), ([1, 0, 1], [0.75, 0.25, 0.5])]
+    # the second interval, [0.3125 ; 0.5), ends at a short fraction which is not inside
+    cases = [([1, 0, 1], [0.75, 0.25, 0.5]), ([1, 0], [0.5, 0.625]), ([1], [0.5]), ([0], [0.5])]
     for length, power in ((12, 1.0), (12, 3.0), (300, 1.0)):
         p = torch.rand(length, generator=generator, dtype=torch.float64) ** power
         p = (p * 254 + 1).round() / 256  # exact in floating point, never 0 nor 1
         bits = torch.bernoulli(p, generator=generator).long().tolist()
         cases.append((bits, p.tolist()))
     for bits, probabilities in cases:
-        _check_code(encode(list(bits), list(probabilities)), bits, probabilities)
+        with time_limit(10, hint=2):
+            code = encode(list(bits), list(probabilities))
+        _check_code(code, bits, probabilities)
     return "le code désigne la bonne suite, à moins de 2 bits de −log₂ p, même sur 300 bits."
 
 
@@ -288,14 +313,22 @@ def _check_code(code, bits, probabilities):
     value = Fraction(int(code, 2), 2 ** len(code)) if code else Fraction(0)
     low, width = _interval(bits, probabilities)
     if not low <= value < low + width:
+        if value == low + width:
+            raise Wrong(
+                f"{case} : votre code désigne {float(value)}, la fin, exclue, de l'intervalle."
+            )
         mirror, mirror_width = _interval([1 - b for b in bits], [1 - p for p in probabilities])
         if mirror <= value < mirror + mirror_width:
             raise Wrong(f"{case} : c'est le 1 qui garde le début de l'intervalle, pas le 0.")
         shown = f"[{float(low):.6f} ; {float(low + width):.6f})"
-        raise Wrong(f"{case} : l'intervalle est {shown} ; votre code désigne {float(value):.6f}.")
+        raise Wrong(
+            f"{case} : l'intervalle est {shown} ; votre code désigne {float(value):.6f}.",
+            hint=2 if len(bits) > 50 else 1,
+        )
     nll = -math.log2(width.numerator) + math.log2(width.denominator)
     if len(code) > nll + 2:
-        raise Wrong(f"{case} : −log₂ p = {nll:.2f} bits, et votre code en prend {len(code)}.")
+        text = f"{case} : −log₂ p = {nll:.2f} bits, et votre code en prend {len(code)}."
+        raise Wrong(text, hint=3)
 
 
 def _interval(bits, probabilities):
@@ -350,7 +383,8 @@ Exercise(
     check_made_masks,
     (
         "Une sortie de rang d ne doit lire que les neurones qui voient moins de d pixels.",
-        "Le rang du pixel p est l'étape où il est visité : l'inverse de la permutation ordering.",
+        "Le rang du pixel p est l'étape où il est visité : l'inverse de la permutation ordering. "
+        "Pour ordering = [3, 2, 0, 1], les rangs sont [3, 4, 2, 1].",
         "torch.argsort(ordering) inverse une permutation.",
     ),
 )
@@ -374,7 +408,8 @@ Exercise(
     (
         "Gardez low et width : l'intervalle est [low, low + width). Un 1 : width = width · p. "
         "Un 0 : low avance de width · p, width diminue d'autant.",
-        "Des flottants s'épuisent vers 50 bits. Fraction (module fractions) calcule exactement.",
+        "Des flottants s'épuisent vers 50 bits : l'intervalle devient vide, et une boucle peut ne "
+        "jamais finir. Fraction (module fractions) calcule exactement : width * Fraction(p).",
         "À la fin, essayez les longueurs 0, 1, 2… : la première fraction n / 2^longueur qui ne "
         "précède pas low est ceil(low · 2^longueur) / 2^longueur. Est-elle dans l'intervalle ?",
     ),

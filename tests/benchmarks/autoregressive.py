@@ -1,0 +1,232 @@
+"""What the fast paths of the autoregressive models gain: ratios of times, and memory.
+
+    .venv/bin/python tests/benchmarks/autoregressive.py
+
+Not collected by the tests: times depend on the machine and on what else it does. All the variants
+take turns on one thread, so that a slow moment slows all of them: read the ratios of one run.
+"""
+
+import gc
+import math
+import statistics
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from course_utils import FVSBN, MADE, NADE, load
+
+ROUNDS, TURN = 13, 15  # turn of a task in each round, in ms
+TRAIN, SAMPLE = 100, 16  # images in a training step, images drawn
+HIDDEN = 500
+
+# Two timed tasks, the sign and the value of the goal for first / second; no goal: information.
+LINES = (
+    ("NADE step", "NADE same operations alone", "≤", 1.4),
+    ("NADE plain step", "NADE step", "≥", 3.5),
+    ("NADE sample", "NADE plain forward", "≤", 1.0),
+    ("NADE sample", "NADE forward", "", None),
+    ("MADE 1×500 step", "masked MLP step", "≤", 1.15),
+    ("MADE 1×500 sample", "MADE 1×500 forward", "≤", 12),
+    ("MADE 2×500 sample", "MADE 2×500 forward", "≤", 15),
+    ("MADE 1×500 direct sample", "MADE 1×500 direct forward", "", None),
+    ("MADE 2×500 direct sample", "MADE 2×500 direct forward", "", None),
+    ("MADE 1×500 naive sample", "MADE 1×500 forward", "", None),
+    ("FVSBN step", "masked MLP step", "", None),
+    ("FVSBN sample", "FVSBN forward", "≤", 15),
+)
+
+
+class MaskedMLP(nn.Module):
+    """The reference for MADE: the ordinary masked network, as short as it can be written."""
+
+    def __init__(self, dims, hidden):
+        super().__init__()
+        self.below, self.above = nn.Linear(dims, hidden), nn.Linear(hidden, dims)
+        rank, degrees = torch.arange(dims), torch.randint(0, dims - 1, (hidden,))
+        self.register_buffer("mask_below", (degrees[:, None] >= rank).float())
+        self.register_buffer("mask_above", (rank[:, None] > degrees).float())
+
+    def loss(self, x):
+        x = x.flatten(1).float()
+        h = F.relu(F.linear(x, self.mask_below * self.below.weight, self.below.bias))
+        logits = F.linear(h, self.mask_above * self.above.weight, self.above.bias)
+        return F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1).mean()
+
+
+def same_operations(model, images):
+    """A function that does the operations of `LeanRecursion`, both passes, and nothing else.
+
+    No autograd, no memory to allocate: what a training step of NADE would cost if all the rest,
+    the optimiser included, were free.
+    """
+    W, V = model.W.detach(), model.V.detach()
+    x = images.flatten(1).float().T.contiguous()
+    start = model.c.detach().expand(len(images), -1).contiguous()
+    a, h, slope, product, grad_a = (torch.empty_like(start) for _ in range(5))
+    out, grad = torch.empty_like(x), torch.randn_like(x)
+    grad_W, grad_V = torch.empty_like(W), torch.empty_like(V)
+    inked = x.any(dim=1).tolist()
+    steps = list(zip(x, W, V, out, grad, grad_W, grad_V, inked))
+
+    def run():
+        torch.sigmoid(a.copy_(start), out=h)
+        for x_i, W_i, V_i, out_i, _, _, _, ink in steps:
+            torch.mv(h, V_i, out=out_i)
+            if ink:
+                torch.sigmoid(a.addr_(x_i, W_i), out=h)
+        grad_a.zero_()
+        torch.addcmul(h, h, h, value=-1, out=slope)
+        for x_i, W_i, V_i, _, grad_i, grad_W_i, grad_V_i, ink in reversed(steps):
+            if ink:
+                torch.mv(grad_a.T, x_i, out=grad_W_i)
+                torch.sigmoid(a.addr_(x_i, W_i, alpha=-1), out=h)
+                torch.addcmul(h, h, h, value=-1, out=slope)
+            torch.mv(h.T, grad_i, out=grad_V_i)
+            torch.mul(slope, V_i, out=product)
+            grad_a.addcmul_(product, grad_i[:, None])
+
+    return run
+
+
+def training_step(model, images):
+    """A function that does one step of training, always on the same batch."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+
+    def run():
+        optimizer.zero_grad(set_to_none=True)
+        model.loss(images).backward()
+        optimizer.step()
+
+    return run
+
+
+def forward(model, images):
+    """A function that does one full pass, without gradients."""
+    return torch.no_grad()(lambda: model.log_prob(images))
+
+
+def make_models(images):
+    """The models by name, a few training steps away from independent pixels."""
+    shape = images.shape[1:]
+    models = {
+        "NADE": NADE(shape, hidden=HIDDEN),
+        "FVSBN": FVSBN(shape),
+        "MADE 1×500": MADE(shape, hidden=(HIDDEN,), direct=False),
+        "MADE 2×500": MADE(shape, hidden=(HIDDEN,) * 2, direct=False),
+        "MADE 1×500 direct": MADE(shape, hidden=(HIDDEN,)),
+        "MADE 2×500 direct": MADE(shape, hidden=(HIDDEN,) * 2),
+    }
+    for model in models.values():
+        step = training_step(model.start_from(images), images[:TRAIN])
+        for _ in range(3):
+            step()
+    models["NADE plain"] = NADE(shape, hidden=HIDDEN, lean=False)
+    models["NADE plain"].load_state_dict(models["NADE"].state_dict())
+    return models
+
+
+def make_tasks(models, images):
+    """The functions to time, by name."""
+    batch, few = images[:TRAIN], images[:SAMPLE]
+    tasks = {
+        "NADE same operations alone": same_operations(models["NADE"], batch),
+        "masked MLP step": training_step(MaskedMLP(models["NADE"].dims, HIDDEN), batch),
+    }
+    for name, model in models.items():
+        tasks[f"{name} step"] = training_step(model, batch)
+        tasks[f"{name} forward"] = forward(model, few)
+        tasks[f"{name} sample"] = lambda model=model: model.sample(SAMPLE)
+    needed = {name for first, second, _, _ in LINES for name in (first, second)}
+    return {name: task for name, task in tasks.items() if name in needed}
+
+
+def check_equalities(models, images):
+    """The fast paths compute what the plain ones do: else their speed is worth nothing."""
+    lean, plain = models["NADE"], models["NADE plain"]
+    torch.testing.assert_close(lean.logits(images), plain.logits(images), atol=1e-5, rtol=0)
+    grads = [torch.autograd.grad(m.loss(images), list(m.parameters())) for m in (lean, plain)]
+    torch.testing.assert_close(*grads, atol=1e-5, rtol=0)
+    for name, model in models.items():
+        draws = [
+            model.sample(2, generator=torch.Generator().manual_seed(0), naive=naive)
+            for naive in (False, True)
+        ]
+        assert torch.equal(*draws), f"{name}: the fast samples are not the naive ones"
+
+
+def activation_memory(model, images):
+    """MB that autograd keeps between the forward and the backward pass, parameters excluded."""
+    kept = {}  # by address: two saved views of one storage take its memory once
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model.loss(images)  # alive until the return: no address is used twice
+    for tensor in (images, loss, *model.parameters(), *model.buffers()):
+        kept.pop(tensor.untyped_storage().data_ptr(), None)
+    return sum(storage.nbytes() for storage in kept.values()) / 1e6
+
+
+def cpu_time(task, repeats=1):
+    """Processor time of a task, in ms."""
+    start = time.process_time()
+    for _ in range(repeats):
+        task()
+    return 1000 * (time.process_time() - start) / repeats
+
+
+def measure(tasks):
+    """Median time of each task, ms; the tasks take turns, of at least TURN ms each.
+
+    A task of one millisecond, alone in its turn, would mostly measure the reading of weights that
+    the others have driven out of the cache.
+    """
+    repeats = {name: math.ceil(TURN / cpu_time(task)) for name, task in tasks.items()}
+    rounds = []
+    gc.disable()  # a collection would be charged to whichever task it falls on
+    for _ in range(ROUNDS):
+        rounds.append({name: cpu_time(task, repeats[name]) for name, task in tasks.items()})
+        gc.collect()
+    gc.enable()
+    return {name: statistics.median(times[name] for times in rounds) for name in tasks}
+
+
+def report(first, second, values, sign="", goal=None):
+    """Print one line of the table: two values, their ratio, and whether it reaches the goal."""
+    ratio = values[first] / values[second]
+    line = f"{first:26} {values[first]:8.2f}   {second:28} {values[second]:8.2f}   {ratio:7.2f}"
+    if goal is not None:
+        reached = ratio <= goal if sign == "≤" else ratio >= goal
+        line += f"  {sign} {goal:<5g}" + ("✓" if reached else "✗")
+    print(line)
+
+
+def main():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    images = load("digits", levels=2, copies=1).train.images
+    models = make_models(images)
+    check_equalities(models, images[:TRAIN])
+
+    times = measure(make_tasks(models, images))
+    naive = models["MADE 1×500"]  # too slow to take turns: timed once
+    times["MADE 1×500 naive sample"] = cpu_time(lambda: naive.sample(SAMPLE, naive=True))
+    memory = {
+        f"{name} activations, MB": activation_memory(models[name], images[:TRAIN])
+        for name in ("NADE", "NADE plain")
+    }
+
+    print(f"torch {torch.__version__}, one thread; step: {TRAIN} images; others: {SAMPLE} images")
+    print(f"{'ms':>35}   {'against':28} {'ms':>8}   {'ratio':>7}  goal")
+    for first, second, sign, goal in LINES:
+        report(first, second, times, sign, goal)
+    report("NADE plain activations, MB", "NADE activations, MB", memory, "≥", 30)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""The table of results on MNIST: how it is trained, written and shown; the committed figures."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+from autoregressive_models import chain_images
+
+from course_utils import fit
+from course_utils.autoregressive import FVSBN, MarkovTable
+from course_utils.data import Dataset, Split
+from course_utils.evaluation import mnist
+from course_utils.evaluation.mnist import FLOOR, PUBLISHED, RECIPES, RESULTS_PATH, results_table
+
+TINY = (1, 3, 3)
+NAMES = [recipe.name for recipe in RECIPES]
+KEYS = {
+    "test_nats", "standard_error", "parameters", "cpu_seconds", "training", "seed", "threads",
+    "torch",
+}  # fmt: skip
+
+
+def num_parameters(name, dims):
+    """Counted by hand; a table has a line for each value of its parents."""
+    if found := re.fullmatch(r"table, (\d+) voisins", name):
+        return 2 ** int(found[1]) * dims
+    return {
+        "pixels indépendants": dims,
+        "FVSBN": dims * dims + dims,
+        "NADE, H = 500": 2 * dims * 500 + dims + 500,
+        "MADE, 2 × 500": 2 * dims * 500 + 500 * 500 + 2 * 500 + dims * dims + dims,
+    }[name]
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """A tiny data set in the place of MNIST; the number of threads is put back afterwards.
+
+    In grey levels, its ink has the probability 0.8 (204 / 255), its paper 0.
+    """
+    data = Dataset("mnist", 2, *(Split(*chain_images(n, TINY, seed=n)) for n in (300, 60, 80)))
+    parts = (Split(204 * part.images, part.labels) for part in (data.train, data.val, data.test))
+    grey = Dataset("mnist", 256, *parts)
+
+    def load(name, *, levels=256):
+        assert name == "mnist"
+        return {2: data, 256: grey}[levels]
+
+    monkeypatch.setattr(mnist, "load", load)
+    threads = torch.get_num_threads()
+    yield data
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "results.json"
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+# ---- training and writing ---------------------------------------------------------------------
+
+
+def test_main_trains_every_model_and_writes_its_record(tiny, path, capsys):
+    mnist.main(["--steps", "3", "--seed", "5", "--out", str(path)])
+    records, printed = read(path), capsys.readouterr().out
+    assert list(records) == [FLOOR, *NAMES]
+    for recipe in RECIPES:
+        record = records[recipe.name]
+        assert record.keys() == KEYS
+        assert record["training"] == ({**recipe.training, "steps": 3} if recipe.training else {})
+        assert (record["seed"], record["threads"]) == (5, 1)
+        assert 3 < record["test_nats"] < 8
+        assert 0 < record["standard_error"] < 1
+        assert record["parameters"] == num_parameters(recipe.name, 9)
+        assert record["cpu_seconds"] >= 0 and record["torch"] == torch.__version__
+        result = rf"^{recipe.name}\n(.*\n)?  {record['test_nats']} nats/image on the test set$"
+        assert re.search(result, printed, re.MULTILINE)
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_the_figures_are_those_of_the_test_set(tiny, path):
+    mnist.main(["pixels indépendants", "FVSBN", "--steps", "20", "--out", str(path)])
+    records, images = read(path), tiny.test.images
+    table = MarkovTable(TINY, order=0).count(tiny.train.images)
+    torch.manual_seed(0)
+    fvsbn = FVSBN(TINY).start_from(tiny.train.images)
+    lr = dict((recipe.name, recipe.training) for recipe in RECIPES)["FVSBN"]["lr"]
+    fit(fvsbn, tiny, steps=20, lr=lr, patience=None, device="cpu", seed=0, progress=False)
+    for name, model in (("pixels indépendants", table), ("FVSBN", fvsbn)):
+        nats = -model.log_prob(images).detach().double()
+        assert records[name]["test_nats"] == pytest.approx(nats.mean().item(), abs=1e-3)
+        error = nats.std().item() / math.sqrt(len(images))
+        assert records[name]["standard_error"] == pytest.approx(error, abs=1e-3)
+    assert records["FVSBN"]["test_nats"] < records["pixels indépendants"]["test_nats"]
+    assert records.keys() == {FLOOR, "pixels indépendants", "FVSBN"}
+
+
+def test_the_floor_is_the_entropy_of_the_grey_test_images(tiny):
+    """Of a pixel of ink, log 5 − 0.8 log 4 nat; of the paper, nothing."""
+    nats = tiny.test.images.double().flatten(1).sum(1) * (math.log(5) - 0.8 * math.log(4))
+    floor = mnist.noise_floor()
+    assert floor["test_nats"] == pytest.approx(nats.mean().item(), abs=1e-3)
+    assert floor["standard_error"] == pytest.approx(nats.std().item() / math.sqrt(80), abs=1e-3)
+    assert len(floor) == 2
+
+
+def test_main_trains_the_models_named_and_keeps_the_other_records(tiny, path):
+    old = {"FVSBN": {"test_nats": 99.0}, "autre modèle": {"test_nats": 1.0}}
+    path.write_text(json.dumps(old), encoding="utf-8")
+    mnist.main(["FVSBN", "--steps", "1", "--out", str(path)])
+    records = read(path)
+    assert list(records) == ["FVSBN", "autre modèle", FLOOR]
+    assert records["autre modèle"] == {"test_nats": 1.0} and records["FVSBN"].keys() == KEYS
+    assert "autre modèle" in path.read_text(encoding="utf-8")  # no \u00e8
+
+
+def test_main_refuses_unknown_models(tiny, path, capsys):
+    with pytest.raises(SystemExit):
+        mnist.main(["FVSBN", "PixelCNN", "--out", str(path)])
+    error = capsys.readouterr().err
+    assert "unknown models ['PixelCNN']: expected some of" in error and "NADE, H = 500" in error
+    assert not path.exists()
+
+
+def test_a_record_that_cannot_be_written_leaves_the_file_whole(path):
+    mnist.save_record("one", {"test_nats": 1.0}, path)
+    with pytest.raises(TypeError):
+        mnist.save_record("two", {"test_nats": torch.tensor(1.0)}, path)
+    assert read(path) == {"one": {"test_nats": 1.0}}
+
+
+# ---- showing ----------------------------------------------------------------------------------
+
+
+def test_the_table_puts_ours_among_the_published_best_last(path):
+    ours = {"le nôtre": (85.0, 90.0), "le pire": (200.0, 0.4), "le meilleur": (80.0, 600.0)}
+    for name, (nats, seconds) in ours.items():
+        mnist.save_record(name, {"test_nats": nats, "cpu_seconds": seconds}, path)
+    mnist.save_record(FLOOR, {"test_nats": 58.5}, path)
+    table = results_table(path)
+    assert table.header == (
+        "modèle", "−log p(x), nats/image", "données", "minutes d'un cœur", "source"
+    )  # fmt: skip
+    assert len(table.rows) == 4 + len(PUBLISHED)
+    nats = [float(row[1]) for row in table.rows]
+    assert nats == sorted(nats, reverse=True)
+    rows = {row[0]: row for row in table.rows if row[-1] == "ce dépôt"}
+    assert rows == {
+        "le nôtre": ("le nôtre", "85.00", "S", "1.5", "ce dépôt"),
+        "le pire": ("le pire", "200.00", "S", "< 0.1", "ce dépôt"),
+        "le meilleur": ("le meilleur", "80.00", "S", "10.0", "ce dépôt"),
+        FLOOR: (FLOOR, "58.50", "S", "", "ce dépôt"),
+    }
+    names = [row[0] for row in table.rows]
+    assert names[0] == "le pire" and names[-2:] == ["le meilleur", FLOOR]
+    for name, nats, kind, source in PUBLISHED:
+        assert (name, f"{nats:.2f}", kind, "", source) in table.rows
+        assert kind in ("S", "F")
+    assert {kind for _, _, kind, _ in PUBLISHED} == {"S", "F"}
+    assert "MADE, 2 couches, 32 masques" in repr(table) and "<td>" in table._repr_html_()
+
+
+# ---- the committed file -----------------------------------------------------------------------
+
+# at most: nats per image, seconds of one core
+LIMITS = {"FVSBN": (98.2, 180), "MADE, 2 × 500": (89.9, 600), "NADE, H = 500": (89.0, 600)}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=NAMES)
+def test_the_committed_record(recipe):
+    record = read(RESULTS_PATH)[recipe.name]
+    assert record.keys() == KEYS
+    assert record["training"] == recipe.training
+    assert record["threads"] == 1
+    assert record["parameters"] == num_parameters(recipe.name, 784)
+    nats, seconds = LIMITS.get(recipe.name, (math.inf, math.inf))
+    assert record["test_nats"] <= nats and record["cpu_seconds"] <= seconds
+    assert 0 < record["standard_error"] < 1
+
+
+def test_the_committed_models_rank_as_they_should():
+    """Nothing is worse than independent pixels, none beats the noise; nothing else in the file."""
+    records = read(RESULTS_PATH)
+    assert records.keys() == {FLOOR, *NAMES}
+    nats = {name: record["test_nats"] for name, record in records.items()}
+    assert max(nats, key=nats.get) == "pixels indépendants"
+    assert min(nats, key=nats.get) == FLOOR and nats[FLOOR] > 0
+    assert nats["table, 4 voisins"] > nats["FVSBN"]
+    assert nats["FVSBN"] > max(nats["NADE, H = 500"], nats["MADE, 2 × 500"])
+    assert len(results_table().rows) == len(records) + len(PUBLISHED)
