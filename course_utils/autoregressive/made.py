@@ -135,6 +135,7 @@ class MADE(AutoregressiveModel):
         logits = b.expand(n, -1).T[ordering].contiguous().unbind()  # D rows (n,)
         # lists of rows: indexing a list is faster than indexing a tensor; and on the columns,
         # index_select is several times faster than [:, ordering]
+        A = V = None
         if self.A is not None:
             A = (self.A * mask_A)[ordering].index_select(1, ordering).unbind()
         if self.V is not None:
@@ -144,19 +145,22 @@ class MADE(AutoregressiveModel):
             weights[0] = weights[0].index_select(1, ordering)
         # (H, n): the biases, to which each unit adds its inputs. Copies: they are written to
         h = [bias.expand(n, -1).T.clone(memory_format=torch.contiguous_format) for bias in biases]
-        # each layer, cut into the units to compute at step 0, 1, …: those of this degree
-        counts = [torch.bincount(m, minlength=self.dims).tolist() for m in self.degrees()]
-        new_units = [units.split(count) for units, count in zip(h, counts)]
-        new_weights = [weight.split(count) for weight, count in zip(weights, counts)]
+        last = h[-1].T if h else None
+        # what to compute at step i, layer by layer: the units of degree i, from the layer below
+        new = [[] for _ in range(self.dims + 1)]  # an image of one pixel still has degree 1
+        for degrees, units, weight, below in zip(self.degrees(), h, weights, [None, *h]):
+            counts = torch.bincount(degrees, minlength=self.dims).tolist()
+            for i, block in enumerate(zip(units.split(counts), weight.split(counts))):
+                if counts[i] > 0:
+                    new[i].append((*block, below))
 
         def step(i, seen):
-            for weight, new, below in zip(new_weights, new_units, [seen, *h]):
-                if len(new[i]):
-                    new[i].addmm_(weight[i], below).relu_()
-            if self.A is not None:
+            for units, weight, below in new[i]:
+                units.addmm_(weight, seen if below is None else below).relu_()
+            if A is not None:
                 logits[i].addmv_(seen.T, A[i])
-            if self.V is not None:
-                logits[i].addmv_(h[-1].T, V[i])
+            if V is not None:
+                logits[i].addmv_(last, V[i])
             return logits[i]
 
         return step
