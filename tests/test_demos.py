@@ -998,9 +998,10 @@ def test_the_controls_of_the_sampler(sampler):
     assert sampler.controls["model"].options == WRITERS
     assert (sampler.controls["step"].min, sampler.controls["step"].max) == (0, DIMS)
     first, second = sampler.children[1:-1]
-    assert first.children == tuple(sampler.controls[k] for k in ("model", "temperature", "seed"))
-    expected = (sampler.play, sampler.controls["step"], sampler.buttons["Autre image"])
-    assert second.children == (*expected, sampler.reset_button)
+    assert first.children == (sampler.play, sampler.controls["step"])
+    expected = tuple(sampler.controls[k] for k in ("model", "temperature", "seed"))
+    buttons = (sampler.buttons["Autre image"], sampler.reset_button)
+    assert second.children == (*expected, *buttons)
 
 
 def test_the_sampler_plays_all_the_pixels(monkeypatch, writers):

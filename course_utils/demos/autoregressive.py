@@ -87,6 +87,7 @@ def sampling_explorer(models, *, temperature=1.0):
         "temperature": widgets.FloatSlider(
             value=temperature, min=0.0, max=2.0, step=0.1, description="température",
             readout_format=".1f", layout={"width": "290px"},
+            style={"description_width": "initial"},
         ),
         "seed": widgets.BoundedIntText(
             value=0, min=0, max=9999, description="tirage", layout={"width": "150px"}
@@ -100,7 +101,7 @@ def sampling_explorer(models, *, temperature=1.0):
         buttons={
             "Autre image": lambda: {"seed": int(torch.randint(10_000, (1,), generator=draws))}
         },
-        rows=[["model", "temperature", "seed"], ["step"]],
+        rows=[["step"], ["model", "temperature", "seed"]],
         play="step",
     )
 
