@@ -25,7 +25,7 @@ from .base import AutoregressiveModel, check_ordering
 class MADE(AutoregressiveModel):
     """Masked autoencoder for distribution estimation, in one ordering.
 
-    The masks multiply the weights inside of `forward`; the weights themselves are never edited.
+    The masks multiply the weights at each pass; the weights themselves are never edited.
 
     Args:
         shape, ordering, num_classes: see `AutoregressiveModel`.
