@@ -14,7 +14,14 @@ import math
 import torch
 from torch import nn
 
-from .data import check_condition, check_images, check_mask, class_weights, one_per_image
+from .data import (
+    check_condition,
+    check_images,
+    check_mask,
+    check_num_classes,
+    class_weights,
+    one_per_image,
+)
 from .vae import VAE, Encoder
 
 
@@ -64,8 +71,7 @@ class CVAE(VAE):
                 "what is the condition? Give num_classes (labels or mixtures of classes), "
                 "condition_shape (attributes, an image), or both"
             )
-        if num_classes is not None and num_classes < 2:
-            raise ValueError(f"num_classes={num_classes}: expected at least two classes")
+        check_num_classes(num_classes)
         if condition_shape is not None and not _are_sizes(condition_shape):
             raise ValueError(f"condition_shape={condition_shape}: expected positive sizes, (2,)")
         if num_classes is not None and condition_shape is not None and len(condition_shape) > 1:

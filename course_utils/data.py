@@ -136,6 +136,18 @@ def quantize(grey, levels):
     return (grey * (levels - 1)).round().to(torch.uint8)
 
 
+def check_shape(shape):
+    """Raise unless `shape` is `(C, H, W)`, positive sizes."""
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"shape={shape}: expected (channels, height, width)")
+
+
+def check_num_classes(num_classes):
+    """Raise unless `num_classes` is None (no classes) or at least 2."""
+    if num_classes is not None and num_classes < 2:
+        raise ValueError(f"num_classes={num_classes}: expected at least two classes")
+
+
 def check_levels(levels):
     """Raise unless `levels` is an integer from 2 to 256: a pixel is stored in one byte."""
     if isinstance(levels, bool) or not isinstance(levels, int) or not 2 <= levels <= 256:

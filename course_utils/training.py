@@ -296,10 +296,17 @@ def _write(tensors, path, metadata):
     path.parent.mkdir(parents=True, exist_ok=True)
     # clones: safetensors refuses tensors that share their memory, such as tied weights
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_whole(path) as temporary:
         save_file(tensors, temporary, metadata={"json": json.dumps(metadata)})
         temporary.chmod(0o644)  # safetensors writes files that only their owner can read
+
+
+@contextlib.contextmanager
+def written_whole(path):
+    """Write to the file this gives: it replaces `path` at the end, whole, or nothing does."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

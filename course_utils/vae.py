@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from . import likelihoods
-from .data import check_images, check_levels, log_frequencies, quantize
+from .data import check_images, check_levels, check_shape, log_frequencies, quantize
 
 LOGVAR_BOUND = 10.0  # |log σ²| stays under this: σ between 0.007 and 150
 
@@ -134,8 +134,7 @@ class VAE(nn.Module):
         condition_dims=(0, 0),
     ):
         super().__init__()
-        if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"shape={shape}: expected (channels, height, width)")
+        check_shape(shape)
         check_levels(levels)
         if z_dim < 1:
             raise ValueError(f"z_dim={z_dim}: expected at least one latent dimension")

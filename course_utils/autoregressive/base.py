@@ -12,7 +12,15 @@ import torch
 from torch import nn
 
 from .. import likelihoods
-from ..data import check_images, check_mask, class_weights, log_frequencies, one_per_image
+from ..data import (
+    check_images,
+    check_mask,
+    check_num_classes,
+    check_shape,
+    class_weights,
+    log_frequencies,
+    one_per_image,
+)
 
 
 class AutoregressiveModel(nn.Module):
@@ -33,10 +41,8 @@ class AutoregressiveModel(nn.Module):
 
     def __init__(self, shape, *, ordering=None, num_classes=None):
         super().__init__()
-        if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"shape={shape}: expected (channels, height, width)")
-        if num_classes is not None and num_classes < 2:
-            raise ValueError(f"num_classes={num_classes}: expected at least two classes")
+        check_shape(shape)
+        check_num_classes(num_classes)
         self.shape, self.num_classes = tuple(shape), num_classes
         self.dims = math.prod(shape)
         # a buffer: it travels with the weights, which mean nothing in another ordering
@@ -77,9 +83,7 @@ class AutoregressiveModel(nn.Module):
         Returns:
             `(B, C, H, W)`.
         """
-        check_images(x, self.shape, self.levels)
-        classes = self.condition(y, len(x))
-        return self._logits(x.flatten(1).float(), classes, self.ordering).view(x.shape)
+        return self._logits_in(self.ordering, x, y)
 
     def pixel_log_prob(self, x, y=None):
         """log p(xᵢ | x₍<ᵢ₎) of each pixel, `(B, C, H, W)`, nats."""
@@ -189,6 +193,12 @@ class AutoregressiveModel(nn.Module):
         if y is not None:
             raise ValueError("this model has no condition: leave y out, or give num_classes")
         return None
+
+    def _logits_in(self, ordering, x, y):
+        """`logits`, for any ordering."""
+        check_images(x, self.shape, self.levels)
+        classes = self.condition(y, len(x))
+        return self._logits(x.flatten(1).float(), classes, ordering).view(x.shape)
 
     def _visits(self, known, generator):
         """Which ordering for which images: pairs (rows, ordering). Here, one for all."""

@@ -18,8 +18,26 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import likelihoods
-from ..data import check_images
 from .base import AutoregressiveModel, check_ordering
+
+
+def masks(ordering, degrees):
+    """The masks of a network, 1 where a weight is kept: a list of the hidden layers', V's, A's.
+
+    Args:
+        ordering: `(D,)`, the pixels in the order of the visit.
+        degrees: the degrees m(k) of each hidden layer, a list of `(units,)`.
+
+    Returns:
+        masks of the shape of their weights, `(outputs, inputs)`, floats.
+    """
+    rank = torch.argsort(ordering) + 1  # d of the paper: the pixel visited first has rank 1
+    before, hidden = rank, []
+    for m in degrees:
+        hidden.append((m[:, None] >= before[None, :]).float())
+        before = m
+    mask_V = (rank[:, None] > before[None, :]).float()
+    return hidden, mask_V, (rank[:, None] > rank[None, :]).float()
 
 
 class MADE(AutoregressiveModel):
@@ -75,17 +93,8 @@ class MADE(AutoregressiveModel):
         return [getattr(self, f"degrees{number}") for number in range(len(self.layers))]
 
     def masks(self, ordering):
-        """The masks, 1 where a weight is kept: a list of the hidden layers', V's, A's.
-
-        Each has the shape of its weight, `(outputs, inputs)`.
-        """
-        rank = torch.argsort(ordering) + 1  # d of the paper: the pixel visited first has rank 1
-        before, hidden = rank, []
-        for degrees in self.degrees():
-            hidden.append((degrees[:, None] >= before[None, :]).float())
-            before = degrees
-        mask_V = (rank[:, None] > before[None, :]).float()
-        return hidden, mask_V, (rank[:, None] > rank[None, :]).float()
+        """The masks of this network in an ordering; see the function `masks`."""
+        return masks(ordering, self.degrees())
 
     def _cache_masks(self):
         """Keep the masks of the model's own ordering, made again when another one is loaded.
@@ -105,8 +114,8 @@ class MADE(AutoregressiveModel):
         hidden = [getattr(self, f"mask{number}") for number in range(len(self.layers))]
         return hidden, self.mask_V, self.mask_A
 
-    def _biases(self, classes, ordering):
-        """Biases of the hidden layers and of the outputs, class included."""
+    def _biases(self, classes, masks):
+        """Biases of the hidden layers and of the outputs, class included; `masks`: a mixture's."""
         hidden = [layer.bias for layer in self.layers]
         if classes is None:
             return hidden, self.b
@@ -114,8 +123,9 @@ class MADE(AutoregressiveModel):
         return hidden, self.b + classes @ self.class_b
 
     def _logits(self, x, classes, ordering):
-        hidden_masks, mask_V, mask_A = self._masks_for(ordering)
-        biases, out = self._biases(classes, ordering)
+        cuts = self._masks_for(ordering)
+        hidden_masks, mask_V, mask_A = cuts
+        biases, out = self._biases(classes, cuts)
         if self.A is not None:
             out = out + F.linear(x, self.A * mask_A)
         h = x
@@ -130,8 +140,9 @@ class MADE(AutoregressiveModel):
         The cut weights are zeros here: every product may read a whole layer, units to come
         included. Slicing out those already known would take longer than the zeros do.
         """
-        hidden_masks, mask_V, mask_A = self._masks_for(ordering)
-        biases, b = self._biases(classes, ordering)
+        cuts = self._masks_for(ordering)
+        hidden_masks, mask_V, mask_A = cuts
+        biases, b = self._biases(classes, cuts)
         logits = b.expand(n, -1).T[ordering].contiguous().unbind()  # D rows (n,)
         # lists of rows: indexing a list is faster than indexing a tensor; and on the columns,
         # index_select is several times faster than [:, ordering]
@@ -201,10 +212,10 @@ class OrderAgnosticMADE(MADE):
         )
         self.U_A = nn.Parameter(torch.zeros_like(self.A)) if self.A is not None else None
 
-    def _biases(self, classes, ordering):
+    def _biases(self, classes, masks):
         """The biases, plus what each unit reads of « visited »: constant for a given ordering."""
-        hidden, out = super()._biases(classes, ordering)
-        hidden_masks, _, mask_A = self._masks_for(ordering)
+        hidden, out = super()._biases(classes, masks)
+        hidden_masks, _, mask_A = masks
         if self.U_hidden is not None:
             hidden[0] = hidden[0] + (self.U_hidden * hidden_masks[0]).sum(1)
         if self.U_A is not None:
@@ -214,9 +225,7 @@ class OrderAgnosticMADE(MADE):
     def logits(self, x, y=None, *, ordering=None):
         """Log-odds of each pixel in one ordering (the first of the mixture by default)."""
         ordering = self.ordering if ordering is None else check_ordering(ordering, self.dims)
-        check_images(x, self.shape, self.levels)
-        classes = self.condition(y, len(x))
-        return self._logits(x.flatten(1).float(), classes, ordering).view(x.shape)
+        return self._logits_in(ordering, x, y)
 
     def pixel_log_prob(self, x, y=None, *, ordering=None):
         """log p(xᵢ | pixels before it in `ordering`), `(B, C, H, W)`, nats."""

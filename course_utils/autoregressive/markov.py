@@ -66,8 +66,7 @@ class MarkovTable(AutoregressiveModel):
             top, left = margin + rows, margin + columns
             parents.append(padded[inside, top : top + h, left : left + w].flatten())
         parents = torch.stack(parents, 1) if parents else torch.empty(self.dims, 0).long()
-        # when each pixel is visited; « outside » counts as before everything
-        position = torch.cat([torch.argsort(self.ordering), torch.tensor([-1])])
+        position = _visited_at(self.ordering)
         if not (position[parents] < position[:-1, None]).all():
             raise ValueError(
                 f"neighbours={neighbours}: a parent comes after its pixel in this ordering; in "
@@ -112,9 +111,7 @@ class MarkovTable(AutoregressiveModel):
         return self.table.gather(1, self._line(x).T).T
 
     def _stepper(self, classes, n, ordering):
-        outside = torch.tensor([-1], device=ordering.device)
-        position = torch.cat([torch.argsort(ordering), outside])
-        steps = position[self.parents][ordering]  # (D, parents): when each was visited
+        steps = _visited_at(ordering)[self.parents][ordering]  # (D, parents): when each was visited
         weights = 2.0 ** torch.arange(self.parents.shape[1], device=steps.device)
         table = self.table[ordering]
 
@@ -123,3 +120,8 @@ class MarkovTable(AutoregressiveModel):
             return table[i][(weights @ bits).long()]
 
         return step
+
+
+def _visited_at(ordering):
+    """`(D + 1,)`: the step at which each pixel is visited; -1, before all, for « outside »."""
+    return torch.cat([torch.argsort(ordering), torch.tensor([-1], device=ordering.device)])

@@ -5,10 +5,11 @@ import math
 
 import ipywidgets as widgets
 import torch
+from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw
 
 from .. import figures
-from ..autoregressive import MADE
+from ..autoregressive.made import masks as made_masks
 from .live import LivePicture, font, to_pil
 
 CANVAS = 308  # pixels: side of the image being drawn
@@ -21,7 +22,7 @@ def sampling_explorer(models, *, temperature=1.0):
     """Watch a model draw an image pixel by pixel, with the law of each pixel.
 
     On the left the image so far; in the middle the probabilities p(xᵢ = 1 | x₍<ᵢ₎) met so far; on
-    the right the law of the current pixel, the uniform number drawn, and the bill in nats.
+    the right the law of the current pixel, the value drawn, and the bill in nats.
 
     Args:
         models: `{name: autoregressive model}`, of square grey images, without condition.
@@ -40,6 +41,7 @@ def sampling_explorer(models, *, temperature=1.0):
     dims, zoom, top = height * width, max(1, CANVAS // height), 30
     middle, right = zoom * width + 24, 2 * zoom * width + 48
     size = (right + 262, top + zoom * height + 8)
+    ink = torch.tensor(to_rgb(figures.COLORS["x"]))
 
     @functools.lru_cache(maxsize=32)
     def trajectory(name, temperature, seed):
@@ -57,13 +59,12 @@ def sampling_explorer(models, *, temperature=1.0):
         steps = trajectory(model, temperature, seed)[:step]
         image = torch.tensor(WAITING).repeat(height, width, 1)  # (H, W, 3)
         chances = image.clone()
-        ink = torch.tensor([int(figures.COLORS["x"][k : k + 2], 16) / 255 for k in (1, 3, 5)])
         nats = 0.0
         for pixel, value, probability in steps:
             row, column = divmod(pixel, width)
             image[row, column] = 1 - value
             chances[row, column] = 1 - probability * (1 - ink)
-            nats -= math.log(max(probability if value else 1 - probability, 1e-30))
+            nats += _cost(value, probability)
 
         picture = Image.new("RGB", size, "white")
         pen = ImageDraw.Draw(picture)
@@ -124,15 +125,18 @@ def _current_law(pen, steps, corner, nats, dims):
         pen.text((left + 20, floor + 6), str(k), fill=dark, font=font(16))
     pen.line([x + 10, floor, x + 160, floor], fill=dark, width=1)
     pen.text((x, floor + 34), f"tiré : {value:.0f}", fill=figures.COLORS["x"], font=font(16))
-    paid = 0.0 - math.log(max(probability if value else 1 - probability, 1e-30))  # never −0,00
-    pen.text((x, floor + 60), f"coût : {_decimal(paid)} nat", fill=dark, font=font(16))
-    pen.text(
-        (x, floor + 84), f"total : {nats:.1f} nats".replace(".", ","), fill=dark, font=font(16)
-    )
+    paid = _decimal(_cost(value, probability))
+    pen.text((x, floor + 60), f"coût : {paid} nat", fill=dark, font=font(16))
+    pen.text((x, floor + 84), f"total : {_decimal(nats, 1)} nats", fill=dark, font=font(16))
 
 
-def _decimal(value):
-    return f"{value:.2f}".replace(".", ",")
+def _cost(value, probability):
+    """−log of the probability of a pixel's value, in nats; `probability`: that it be 1."""
+    return 0.0 - math.log(max(probability if value else 1 - probability, 1e-30))  # never −0.0
+
+
+def _decimal(value, digits=2):
+    return f"{value:.{digits}f}".replace(".", ",")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -146,7 +150,7 @@ RADIUS = 17
 def mask_explorer(dims=5, hidden=7):
     """A small MADE: choose an output, or click on it, and see which paths reach it.
 
-    Under the network, the number of paths from each pixel to each output, M^V·M^W: with right
+    Beside the network, the number of paths from each pixel to each output, M^V·M^W: with right
     masks, strictly under the diagonal in the order of the visit.
 
     Args:
@@ -171,11 +175,7 @@ def mask_explorer(dims=5, hidden=7):
             torch.randint(1, dims, (hidden,), generator=generator).sort().values
             for _ in range(layers)
         ]
-        with torch.random.fork_rng(devices=[]):  # its weights, drawn, are of no use here
-            model = MADE((1, 1, dims), hidden=(hidden,) * layers, ordering=ordering)
-        for number, m in enumerate(degrees):
-            model.get_buffer(f"degrees{number}").copy_(m)
-        hidden_masks, mask_V, _ = model.masks(ordering)
+        hidden_masks, mask_V, _ = made_masks(ordering, degrees)
         rank = torch.argsort(ordering) + 1
         if masks == "diapositive 13":  # as printed: 1 where m(k) > d
             mask_V = (degrees[-1][None, :] > rank[:, None]).float()

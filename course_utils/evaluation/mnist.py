@@ -9,7 +9,6 @@ mostly on another, fixed binarisation (kind « F »): the two do not compare to 
 import argparse
 import json
 import math
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 
 from ..autoregressive import FVSBN, MADE, NADE, MarkovTable, nearest_neighbours
 from ..data import load
-from ..training import fit
+from ..training import fit, written_whole
 from .tables import Table
 
 RESULTS_PATH = Path(__file__).parents[2] / "data" / "mnist_results.json"
@@ -118,10 +117,9 @@ def save_record(name, record, path=RESULTS_PATH):
     path = Path(path)
     records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     records[name] = record
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     text = json.dumps(records, ensure_ascii=False, indent=2)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def results_table(path=RESULTS_PATH):
