@@ -1,7 +1,8 @@
-"""What all autoregressive models of binary images share: the contract, and the sampler.
+"""What all autoregressive models share: the contract, and the sampler.
 
-The pixels are visited one by one, in an `ordering`. A model gives the log-odds of each pixel as a
-function of the pixels visited before it; the chain rule does the rest:
+The pixels are visited one by one, in an `ordering`. A model gives the parameters of the law of each
+pixel (for binary images: its log-odds) as a function of the pixels visited before it; the chain
+rule does the rest:
 
     log p(x) = Σᵢ log p(x_ordering[i] | x_ordering[0], …, x_ordering[i − 1])
 """
@@ -18,33 +19,33 @@ from ..data import (
     check_num_classes,
     check_shape,
     class_weights,
-    log_frequencies,
     one_per_image,
 )
+from .laws import Bernoulli
 
 
 class AutoregressiveModel(nn.Module):
-    """Base of the models: p(x) = ∏ᵢ Bernoulli(xᵢ | log-odds(x₍<ᵢ₎)), exact.
+    """Base of the models: p(x) = ∏ᵢ p(xᵢ | x₍<ᵢ₎), exact; each factor is a Bernoulli by default.
 
     A model defines `_logits` (all the pixels in one pass, for the likelihood) and `_stepper` (one
     pixel at a time, for sampling, without computing anything twice).
 
     Args:
-        shape: `(C, H, W)` of an image; its pixels are 0 or 1.
+        shape: `(C, H, W)` of an image.
         ordering: a permutation of the D = C·H·W pixels, `ordering[i]` being the pixel visited at
             step i; by default the raster order, row by row.
         num_classes: give it for a model of p(x | y); `y` is then labels `(n,)` or weights of the
             classes `(n, num_classes)`, or a single one for all the images.
+        law: that of a pixel, from `autoregressive.laws`; it says how many levels a pixel has.
     """
 
-    levels = 2
-
-    def __init__(self, shape, *, ordering=None, num_classes=None):
+    def __init__(self, shape, *, ordering=None, num_classes=None, law=None):
         super().__init__()
         check_shape(shape)
         check_num_classes(num_classes)
         self.shape, self.num_classes = tuple(shape), num_classes
         self.dims = math.prod(shape)
+        self.law = Bernoulli() if law is None else law
         # a buffer: it travels with the weights, which mean nothing in another ordering
         self.register_buffer("ordering", check_ordering(ordering, self.dims))
 
@@ -54,40 +55,47 @@ class AutoregressiveModel(nn.Module):
         """Log-odds of every pixel given those before it, in one pass.
 
         Args:
-            x: `(B, D)` floats 0 or 1, in the order of the image (not of the visit).
+            x: `(B, D)`, the values of the pixels as floats, in the order of the image (not of the
+                visit).
             classes: their weights `(B, num_classes)`, or None.
             ordering: `(D,)`.
 
         Returns:
-            `(B, D)`, in the order of the image.
+            `(B, D)`, in the order of the image; `(B, P, D)` for a law of P parameters.
         """
         raise NotImplementedError
 
     def _stepper(self, classes, n, ordering):
         """Prepare the sampling of `n` images: a function `(i, seen) -> log-odds (n,)`.
 
-        The function is called for i = 0, 1, …, D − 1 in turn; `seen` is `(D, n)`, floats 0 or 1,
-        in the order of the visit; its first i rows are known, the others are 0.
+        The function is called for i = 0, 1, …, D − 1 in turn; `seen` is `(D, n)`, the values of the
+        pixels as floats, in the order of the visit; its first i rows are known, the others are 0.
+        For a law of P parameters, it returns them all, `(n, P)`.
         """
         raise NotImplementedError
 
     # ---- the contract of the course -----------------------------------------------------------
 
+    @property
+    def levels(self):
+        """Number of values of a pixel: 0, …, levels − 1."""
+        return self.law.levels
+
     def logits(self, x, y=None):
         """Log-odds of each pixel given those visited before it.
 
         Args:
-            x: integer images `(B, C, H, W)`, 0 or 1.
+            x: integer images `(B, C, H, W)` in {0, …, levels − 1}.
             y: condition of a model with `num_classes`.
 
         Returns:
-            `(B, C, H, W)`.
+            `(B, C, H, W)`; `(B, P, C, H, W)` for a law of P parameters, whose docstring names them.
         """
         return self._logits_in(self.ordering, x, y)
 
     def pixel_log_prob(self, x, y=None):
         """log p(xᵢ | x₍<ᵢ₎) of each pixel, `(B, C, H, W)`, nats."""
-        return likelihoods.bernoulli(x, self.logits(x, y))
+        return self.law.log_prob(x, self.logits(x, y))
 
     def log_prob(self, x, y=None):
         """Exact log p(x), `(B,)`, nats summed over the pixels."""
@@ -123,12 +131,13 @@ class AutoregressiveModel(nn.Module):
             given: integer images to complete, `(n, C, H, W)`, or `(1, C, H, W)` for all.
             mask: True where a pixel of `given` is known; `(H, W)`, or any shape that broadcasts to
                 `(n, 1, H, W)`.
-            temperature: divides the log-odds: 1 for the model's law, less for safer images, 0 for
-                the most probable value of each pixel.
+            temperature: divides the log-odds (the log-probabilities of the levels): 1 for the
+                model's law, less for safer images, 0 for the most probable value of each pixel.
             callback: function `(pixel, values, probabilities)` called after each pixel: its index
-                in the flattened image, its values `(n,)` and the probabilities `(n,)`, at this
-                temperature, that it be 1. (An `OrderAgnosticMADE` draws the images in groups, by
-                ordering: n is then the size of the group.)
+                in the flattened image, its values `(n,)` and, at this temperature, the
+                probabilities `(n,)` that it be 1; or those of all its levels, `(n, levels)`. (An
+                `OrderAgnosticMADE` draws the images in groups, by ordering: n is then the size of
+                the group.)
             naive: recompute a full pass for each pixel: slow, and the same images bit for bit (the
                 log-odds differ by rounding errors only).
 
@@ -141,16 +150,15 @@ class AutoregressiveModel(nn.Module):
         classes = self.condition(y, n)
         device = self.ordering.device
         uniform = torch.rand(n, self.dims, generator=generator, device=device)
-        # u < σ(logit / T)  ⟺  logit > T·log(u / (1 − u)): a threshold known in advance. That of
-        # a known pixel is infinite, so that the draw can only give its value.
-        threshold = temperature * torch.logit(uniform, eps=1e-7)
-        threshold = torch.where(known, torch.where(given == 1, -math.inf, math.inf), threshold)
-
         x = torch.empty(n, *self.shape, dtype=torch.uint8, device=device)
         for rows, ordering in self._visits(known, generator):
-            draw = _Draw(threshold[rows], ordering, temperature, callback)
+            parts = uniform[rows], given[rows], known[rows]
+            by_step = [part.T[ordering].contiguous() for part in parts]  # (D, n) each
+            choose = self.law.draw(*by_step, temperature)
+            if callback is not None:
+                choose = _told(choose, ordering, callback)
             some = None if classes is None else classes[rows]
-            x[rows] = self._visit(draw, draw.n, some, ordering, naive)
+            x[rows] = self._visit(choose, len(parts[0]), some, ordering, naive)
         return x
 
     @torch.no_grad()
@@ -161,7 +169,8 @@ class AutoregressiveModel(nn.Module):
 
         Args:
             choose: function `(i, logits, out)`: from the log-odds `(n,)` of the pixels visited at
-                step i, it writes their values, 0 or 1, into `out` `(n,)`, floats.
+                step i (or the P parameters of their law, `(n, P)`), it writes their values into
+                `out` `(n,)`, floats.
             n, y: as for `sample`.
 
         Returns:
@@ -170,7 +179,7 @@ class AutoregressiveModel(nn.Module):
         return self._visit(choose, n, self.condition(y, n), self.ordering)
 
     def start_from(self, images):
-        """Start near the model of independent pixels: output biases at the data's log-odds.
+        """Start near the model of independent pixels: output biases at the data's frequencies.
 
         Args:
             images: integer images `(N, C, H, W)`, usually `data.train.images`.
@@ -179,9 +188,8 @@ class AutoregressiveModel(nn.Module):
             the model itself: `NADE(data.shape).start_from(data.train.images)`.
         """
         check_images(images, self.shape, self.levels)
-        log_zero, log_one = log_frequencies(images, self.levels)
         with torch.no_grad():
-            self.b.copy_((log_one - log_zero).flatten())
+            self.b.copy_(self.law.start(images).view_as(self.b))
         return self
 
     # ---- shared parts -------------------------------------------------------------------------
@@ -198,7 +206,7 @@ class AutoregressiveModel(nn.Module):
         """`logits`, for any ordering."""
         check_images(x, self.shape, self.levels)
         classes = self.condition(y, len(x))
-        return self._logits(x.flatten(1).float(), classes, ordering).view(x.shape)
+        return self._logits(x.flatten(1).float(), classes, ordering).unflatten(-1, self.shape)
 
     def _visits(self, known, generator):
         """Which ordering for which images: pairs (rows, ordering). Here, one for all."""
@@ -218,7 +226,7 @@ class AutoregressiveModel(nn.Module):
         def step(i, seen):
             x = torch.zeros(n, self.dims, device=seen.device)
             x[:, ordering[:i]] = seen[:i].T
-            return self._logits(x, classes, ordering)[:, ordering[i]]
+            return self._logits(x, classes, ordering)[..., ordering[i]]
 
         return step
 
@@ -263,20 +271,11 @@ def check_ordering(ordering, dims):
     return ordering
 
 
-class _Draw:
-    """The choice of `sample`: pixel i is 1 where its log-odds exceed the threshold drawn for it."""
+def _told(choose, ordering, callback):
+    """The same choices, told to `callback` one by one."""
 
-    def __init__(self, threshold, ordering, temperature, callback):
-        self.n, self.ordering = len(threshold), ordering
-        # one row per step of the visit: a list, faster to index than a tensor
-        self.threshold = threshold.T[ordering].contiguous().unbind()
-        self.temperature, self.callback = temperature, callback
+    def choose_and_tell(i, logits, out):
+        choose(i, logits, out)
+        callback(ordering[i].item(), out, choose.probabilities(logits))
 
-    def __call__(self, i, logits, out):
-        torch.gt(logits, self.threshold[i], out=out)
-        if self.callback is not None:
-            if self.temperature == 0:
-                probability = (logits > 0).float()
-            else:
-                probability = torch.sigmoid(logits / self.temperature)
-            self.callback(self.ordering[i].item(), out, probability)
+    return choose_and_tell

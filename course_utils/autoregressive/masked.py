@@ -1,0 +1,94 @@
+"""Masked convolutions (van den Oord, Kalchbrenner & Kavukcuoglu 2016, arXiv:1601.06759).
+
+The pixels are visited row by row; the output at a pixel may read the rows above and, in its own
+row, what is on the left. A 3×3 kernel keeps five taps (mask B), or four (mask A), out of nine:
+
+        1 1 1          1 1 1
+        1 0 0          1 1 0
+        0 0 0          0 0 0
+       mask A         mask B
+
+Mask A, for the first layer, hides the pixel itself, whose value is to be guessed. Mask B, for the
+others, does not: the features at a pixel know only the pixels before it already.
+
+In colour, R comes before V and V before B. The features are split in as many groups; at the pixel
+itself, mask A lets a group read the earlier groups, mask B the earlier groups and its own.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def channel_mask(kind, out_features, in_features, groups):
+    """What the features at a pixel may read of the features at the same pixel.
+
+    Args:
+        kind: `"A"` or `"B"`.
+        out_features, in_features: multiples of `groups`; group 0 comes first, and so on.
+        groups: number of colour groups; 1 when the channels do not see each other.
+
+    Returns:
+        `(out_features, in_features)`, 1 where a weight is kept.
+    """
+    if kind not in ("A", "B"):
+        raise ValueError(f"mask {kind!r}: expected 'A' or 'B'")
+    for name, features in (("out_features", out_features), ("in_features", in_features)):
+        if features < 1 or features % groups:
+            raise ValueError(
+                f"{name}={features}: expected a multiple of {groups}, as many features per colour"
+            )
+    out_group = torch.arange(out_features)[:, None] * groups // out_features
+    in_group = torch.arange(in_features)[None, :] * groups // in_features
+    return (out_group > in_group if kind == "A" else out_group >= in_group).float()
+
+
+class MaskedConv2d(nn.Module):
+    """A convolution that reads only what comes before: rows above, then pixels on the left.
+
+    The rows below are not stored: the kernel has `rows_above + 1` rows. With `rows_above=0` it
+    looks along its row only, and the columns on the right are not stored either. The mask is
+    applied to the weights at each call; the weights themselves are never changed.
+
+    Args:
+        kind: mask `"A"` or `"B"`; see `channel_mask`.
+        in_features, out_features: of the maps `(B, in_features, H, W)` -> `(B, out_features, H, W)`.
+        kernel_size: odd; the kernel reaches `kernel_size // 2` pixels on each side.
+        rows_above: `kernel_size // 2` by default.
+        groups: number of colour groups.
+        repeats: the outputs are `repeats` blocks of `out_features` (the gates of one layer).
+    """
+
+    def __init__(
+        self, kind, in_features, out_features, kernel_size, *, rows_above=None, groups=1, repeats=1
+    ):
+        super().__init__()
+        check_kernel_size(kernel_size)
+        reach = kernel_size // 2
+        rows_above = reach if rows_above is None else rows_above
+        columns = kernel_size if rows_above else reach + 1
+        self.padding = (reach, columns - 1 - reach, rows_above, 0)  # left, right, top, bottom
+
+        centre = channel_mask(kind, out_features, in_features, groups).repeat(repeats, 1)
+        mask = torch.ones(*centre.shape, rows_above + 1, columns)
+        mask[:, :, -1, reach] = centre
+        mask[:, :, -1, reach + 1 :] = 0
+        self.register_buffer("mask", mask, persistent=False)
+        self.weight = nn.Parameter(torch.empty_like(mask))
+        inputs = mask[0].numel() / in_features * in_features  # taps × features
+        nn.init.uniform_(self.weight, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
+
+    def masked_weight(self):
+        """`(repeats · out_features, in_features, rows_above + 1, columns)`, zeros where cut."""
+        return self.weight * self.mask
+
+    def forward(self, x):
+        return F.conv2d(F.pad(x, self.padding), self.masked_weight())
+
+
+def check_kernel_size(kernel_size, at_least=1):
+    """Raise unless a kernel has a centre."""
+    if kernel_size < at_least or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size={kernel_size}: expected an odd number, at least {at_least}")

@@ -1,0 +1,275 @@
+"""PixelCNN, plain and gated (van den Oord et al. 2016, arXiv:1601.06759 and arXiv:1606.05328).
+
+A stack of masked convolutions. Training needs one pass, for all the pixels at once; sampling visits
+them one by one, and computes nothing twice: see `_Cache`.
+
+The plain stack has a blind spot: pixels before the current one that no path of 3×3 kernels reaches.
+The gated one has none: a vertical stack reads the rows above, a horizontal one the current row.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .masked import MaskedConv2d, check_kernel_size
+from .pixels import Bias, PixelModel
+
+
+class PixelCNN(PixelModel):
+    """PixelCNN; see `PixelModel` for the other arguments.
+
+    Args:
+        gated: True: gates and two stacks, no blind spot. False: the plain one, with residual links.
+        features: F, number of features of a pixel.
+        layers: number of masked layers; the first has the mask A, the others the mask B.
+        kernel_size, first_kernel_size: odd; of the first layer, and of the others.
+        position_map: each layer learns a bias for each position.
+        dropout: probability that a feature is hidden from the next layer, in training.
+    """
+
+    def __init__(
+        self,
+        shape,
+        *,
+        gated=True,
+        features=32,
+        layers=7,
+        kernel_size=3,
+        first_kernel_size=7,
+        position_map=True,
+        dropout=0.0,
+        **options,
+    ):
+        super().__init__(shape, features=features, **options)
+        if layers < 1:
+            raise ValueError(f"layers={layers}: expected at least one")
+        check_kernel_size(kernel_size, at_least=3)
+        check_kernel_size(first_kernel_size, at_least=3)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout}: expected a probability, 0 ≤ dropout < 1")
+        self.gated, self.dropout = gated, dropout
+        biases = {"position_map": position_map, "num_classes": self.num_classes}
+        layer = GatedLayer if gated else PlainLayer
+        sizes = [(self.in_features, first_kernel_size)] + [(features, kernel_size)] * (layers - 1)
+        self.layers = nn.ModuleList(
+            layer(in_features, features, size, first=number == 0, groups=self.groups,
+                  shape=self.shape, **biases)
+            for number, (in_features, size) in enumerate(sizes)
+        )  # fmt: skip
+
+    def _features(self, x, classes):
+        vertical = horizontal = x
+        for layer in self.layers:
+            vertical, horizontal = layer(vertical, horizontal, classes)
+            if self.dropout:
+                horizontal = F.dropout(horizontal, self.dropout, self.training)
+        return horizontal
+
+    def _cache(self, classes, n):
+        return _Cache(self, classes, n)
+
+
+class PlainLayer(nn.Module):
+    """One masked convolution, after a ReLU and beside a residual link (none in the first layer)."""
+
+    def __init__(self, in_features, features, kernel_size, *, first, groups, shape, **biases):
+        super().__init__()
+        self.first = first
+        kind = "A" if first else "B"
+        self.conv = MaskedConv2d(kind, in_features, features, kernel_size, groups=groups)
+        self.bias = Bias(features, shape, **biases)
+
+    def forward(self, _, x, classes):
+        """`(B, in_features, H, W)` -> `(B, features, H, W)`, twice: there is but one stack."""
+        new = self.conv(x if self.first else F.relu(x)) + self.bias(classes)
+        new = new if self.first else x + new
+        return new, new
+
+
+class GatedLayer(nn.Module):
+    """One layer of both stacks: tanh(a) · σ(b) in the place of a ReLU.
+
+    The vertical stack, at row r, knows the rows above r and nothing else, whatever the column: its
+    kernels need no mask. The horizontal stack reads the left of its row, and the vertical stack.
+    """
+
+    def __init__(self, in_features, features, kernel_size, *, first, groups, shape, **biases):
+        super().__init__()
+        self.first, self.reach = first, kernel_size // 2
+        # In the first layer the kernel stops at the row above; the features of the next layers
+        # know the rows above only: their own row may be read.
+        rows = self.reach if first else self.reach + 1
+        self.vertical = nn.Conv2d(in_features, 2 * features, (rows, kernel_size), bias=False)
+        self.vertical_bias = Bias(2 * features, shape, **biases | {"position_map": False})
+        self.link = nn.Conv2d(2 * features, 2 * features, 1, bias=False)
+        kind = "A" if first else "B"
+        self.horizontal = MaskedConv2d(
+            kind, in_features, features, kernel_size, rows_above=0, groups=groups, repeats=2
+        )
+        self.horizontal_bias = Bias(2 * features, shape, **biases)
+        self.residual = MaskedConv2d("B", features, features, 1, groups=groups)
+
+    def forward(self, v, h, classes):
+        """Both stacks `(B, in_features, H, W)` -> `(B, features, H, W)`."""
+        padded = F.pad(v, (self.reach, self.reach, self.reach, 0))
+        if self.first:
+            padded = padded[:, :, :-1]
+        above = self.vertical(padded) + self.vertical_bias(classes)  # (B, 2F, H, W)
+        gates = self.horizontal(h) + self.link(above) + self.horizontal_bias(classes)
+        new = self.residual(gate(gates))
+        return gate(above), new if self.first else h + new
+
+
+def gate(features):
+    """tanh(a) · σ(b), from a and b one after the other along dimension 1."""
+    a, b = features.chunk(2, 1)
+    # tanh(a) = 2σ(2a) − 1: on a CPU, torch's sigmoid is several times faster than its tanh
+    return (2 * torch.sigmoid(2 * a) - 1) * torch.sigmoid(b)
+
+
+# ---------------------------------------------------------------------------------------------
+# Sampling
+# ---------------------------------------------------------------------------------------------
+
+
+class _Cache:
+    """All that the next pixels will read again, so that no feature is computed twice.
+
+    The share of the rows above is added up once per row, for all its pixels, by one convolution per
+    layer. What is left for each pixel is a product or two per layer, written in place into tensors
+    made in advance: at this size, preparing a tensor takes as long as computing what it holds.
+    """
+
+    def __init__(self, model, classes, n):
+        width = model.shape[2]
+        self.size = (n, width, model.features)
+        layer_cache = _GatedLayerCache if model.gated else _PlainLayerCache
+        self.layers = [layer_cache(layer, classes, n, width) for layer in model.layers]
+        self.last = torch.empty(n, model.features, device=model.b.device)
+        for layer, following in zip(self.layers, [*self.layers[1:], None]):
+            layer.writes_to([self.last] * width if following is None else following.row.cells)
+        self.cells = self.layers[0].row.cells
+
+    def start_row(self, row):
+        above = None  # of the vertical stack
+        for layer in self.layers:
+            above = layer.start_row(row, above)
+
+    def features(self, column):
+        h = None  # of the layer below
+        for layer in self.layers:
+            h = layer.pixel(column, h)
+        return self.last
+
+
+class _Row:
+    """The inputs of one layer, along the current row and in the rows that its kernel still sees."""
+
+    def __init__(self, n, width, features, reach, rows_above, device):
+        padded = torch.zeros(n, reach + width, features, device=device)
+        self.row = padded[:, reach:]
+        self.cells = self.row.unbind(1)  # W views (n, features)
+        self.windows = [  # W views (n, (reach + 1)·features): the pixel and those on its left
+            padded[:, column : column + reach + 1].flatten(1) for column in range(width)
+        ]
+        self.above = torch.zeros(n, rows_above, width + 2 * reach, features, device=device)
+        self.inside = slice(reach, reach + width)
+
+    def push(self, row):
+        """A row is known: it becomes the nearest one, the farthest is forgotten."""
+        self.above[:, :-1] = self.above[:, 1:].clone()
+        self.above[:, -1, self.inside] = row
+
+    def convolve(self, weight):
+        """Kernels on the rows above, `(out, features, rows_above, 2·reach + 1)` -> `(n, W, out)`."""
+        return F.conv2d(self.above.permute(0, 3, 1, 2), weight)[:, :, 0].transpose(1, 2)
+
+
+def _along_the_row(conv):
+    """The last row of a masked kernel, up to its centre, as a matrix `(taps · features, out)`."""
+    weight = conv.masked_weight()[:, :, -1, : conv.padding[0] + 1]
+    return weight.permute(2, 1, 0).flatten(0, 1).contiguous()
+
+
+class _PlainLayerCache:
+    def __init__(self, layer, classes, n, width):
+        weight = layer.conv.masked_weight()
+        out, features, rows, _ = weight.shape
+        self.first, device = layer.first, weight.device
+        self.row = _Row(n, width, features, layer.conv.padding[0], rows - 1, device)
+        self.weight_above = weight[:, :, :-1]
+        self.weight = _along_the_row(layer.conv)
+        self.biases = layer.bias.rows(classes)
+        self.sums = torch.empty(n, width, out, device=device)  # the share of the rows above
+        self.sum_cells = self.sums.unbind(1)
+        self.new = torch.empty(n, out, device=device)
+
+    def writes_to(self, cells):
+        self.out = cells
+
+    def start_row(self, row, _):
+        if row > 0:
+            self.row.push(self.row.row)
+        torch.add(self.row.convolve(self.weight_above), self.biases[row], out=self.sums)
+
+    def pixel(self, column, h):
+        window = self.row.windows[column]
+        new = torch.addmm(self.sum_cells[column], window, self.weight, out=self.new)
+        if not self.first:
+            new.add_(h)
+        torch.clamp_min(new, 0, out=self.out[column])  # the next layer reads relu(h)
+        return new
+
+
+class _GatedLayerCache:
+    """With tanh(a) = 2σ(2a) − 1, one sigmoid makes both factors of a gate, and
+
+    residual · (tanh(a) σ(b)) = [2·residual, −residual] · [σ(2a) σ(b), σ(b)].
+
+    The factors 2 are put into the weights once and for all.
+    """
+
+    def __init__(self, layer, classes, n, width):
+        self.first, device = layer.first, layer.link.weight.device
+        _, features, rows, columns = layer.vertical.weight.shape
+        out = len(layer.residual.weight)
+        # the vertical stack: a row at a time
+        self.above = _Row(n, width, features, columns // 2, rows, device)
+        self.vertical, self.link = layer.vertical.weight, layer.link.weight.flatten(1).T
+        self.vertical_biases = layer.vertical_bias.rows(classes)
+        # the horizontal stack: pixel by pixel
+        scale = torch.ones(2 * out, device=device)
+        scale[:out] = 2
+        self.row = _Row(n, width, features, columns // 2, 0, device)
+        self.weight = _along_the_row(layer.horizontal) * scale
+        self.link = self.link * scale
+        self.biases = [bias * scale for bias in layer.horizontal_bias.rows(classes)]
+        residual = layer.residual.masked_weight().flatten(1).T  # (F, F)
+        self.residual = torch.cat([2 * residual, -residual])
+        self.sums = torch.empty(n, width, 2 * out, device=device)  # the share of the rows above
+        self.sum_cells = self.sums.unbind(1)
+        self.gates = torch.empty(n, 2 * out, device=device)
+        self.product, self.sigmoid_b = self.gates.chunk(2, 1)
+
+    def writes_to(self, cells):
+        self.out = cells
+
+    def start_row(self, row, v):
+        """`v` `(n, W, features)`: row `row` of the vertical stack below, None in the first layer."""
+        if not self.first:
+            self.above.push(v)
+        elif row > 0:
+            self.above.push(self.row.row)
+        above = self.above.convolve(self.vertical) + self.vertical_biases[row]
+        torch.add(above @ self.link, self.biases[row], out=self.sums)
+        return gate(above.transpose(1, 2)).transpose(1, 2)
+
+    def pixel(self, column, _):
+        window = self.row.windows[column]
+        torch.addmm(self.sum_cells[column], window, self.weight, out=self.gates).sigmoid_()
+        self.product.mul_(self.sigmoid_b)
+        out = self.out[column]
+        if self.first:
+            torch.mm(self.gates, self.residual, out=out)
+        else:
+            torch.addmm(self.row.cells[column], self.gates, self.residual, out=out)

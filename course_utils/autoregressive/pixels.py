@@ -1,0 +1,155 @@
+"""What the models of PixelRNN's family share: raster order, colours, laws, and the way to sample.
+
+    p(x) = ∏ᵢ p(xᵢ,R | x₍<ᵢ₎) p(xᵢ,V | x₍<ᵢ₎, xᵢ,R) p(xᵢ,B | x₍<ᵢ₎, xᵢ,R, xᵢ,V)        (slide 15)
+
+A model turns the image into a map of features, each of which knows only the pixels before it; two
+1×1 convolutions turn the features of a pixel into the parameters of its law.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .base import AutoregressiveModel
+from .laws import OUTPUTS, Bernoulli
+from .masked import MaskedConv2d
+
+
+class PixelModel(AutoregressiveModel):
+    """Base of PixelCNN, RowLSTM and DiagonalBiLSTM.
+
+    A model defines `_features` (the map of features in one pass) and `_cache` (the same, pixel by
+    pixel).
+
+    Args:
+        shape: `(C, H, W)` of an image.
+        levels: number of values of a pixel.
+        output: the law of a pixel of more than two levels: `"softmax"`, `"gaussian"` or
+            `"logistic mixture"`; see `laws`. With two levels, a Bernoulli.
+        num_classes: give it for a model of p(x | y); see `AutoregressiveModel`.
+        features: F, number of features of a pixel; a multiple of C when the channels are linked.
+        link_channels: True: V reads R, and B reads R and V, at the same pixel. False: given the
+            pixels before, the channels are independent.
+        one_hot: show each value to the network as `levels` zeros and ones, instead of as an
+            intensity in [0, 1]: for levels that are names, not quantities.
+    """
+
+    def __init__(
+        self,
+        shape,
+        *,
+        levels=2,
+        output="softmax",
+        num_classes=None,
+        features=32,
+        link_channels=True,
+        one_hot=False,
+    ):
+        if output not in OUTPUTS:
+            raise ValueError(f"output={output!r}: expected one of {', '.join(OUTPUTS)}")
+        law = Bernoulli() if levels == 2 else OUTPUTS[output](levels)
+        super().__init__(shape, num_classes=num_classes, law=law)
+        channels = self.shape[0]
+        # raster order, the channels of a pixel one after the other
+        self.ordering.copy_(torch.arange(self.dims).view(self.shape).permute(1, 2, 0).flatten())
+        self.features, self.one_hot = features, one_hot
+        self.groups = channels if link_channels else 1
+        self.in_features = channels * (self.levels if one_hot else 1)
+        self.num_outputs = self.law.num_parameters or 1  # parameters of a pixel of one channel
+        self.hidden = MaskedConv2d("B", features, features, 1, groups=self.groups)
+        self.hidden_bias = nn.Parameter(torch.zeros(features))
+        self.out = MaskedConv2d("B", features, channels * self.num_outputs, 1, groups=self.groups)
+        self.b = nn.Parameter(torch.zeros(self.num_outputs, *self.shape))
+
+    # ---- what each model defines --------------------------------------------------------------
+
+    def _features(self, x, classes):
+        """Features of all the pixels: `x` `(B, in_features, H, W)` -> `(B, F, H, W)`."""
+        raise NotImplementedError
+
+    def _cache(self, classes, n):
+        """What sampling remembers: an object with
+
+        - `cells`: list of W views `(n, in_features)`, the pixels of the current row, written to;
+        - `start_row(row)`: the pixels of all the rows above are known;
+        - `features(column)`: features `(n, F)` of a pixel, those on its left being known.
+        """
+        raise NotImplementedError
+
+    # ---- the contract of the course -----------------------------------------------------------
+
+    def encode(self, x):
+        """What the network reads of the values of one channel, floats `(…)`: `(…, features)`."""
+        if self.one_hot:
+            return F.one_hot(x.long(), self.levels).float()
+        return x[..., None] / (self.levels - 1)
+
+    def _logits(self, x, classes, ordering):
+        x = self.encode(x.view(-1, *self.shape))  # (B, C, H, W, 1 or levels)
+        x = x.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)  # channels last in memory
+        h = F.relu(self._features(x, classes))
+        h = F.relu(self.hidden(h) + self.hidden_bias[:, None, None])
+        out = self.out(h).unflatten(1, (self.shape[0], -1)).transpose(1, 2)  # (B, P, C, H, W)
+        out = (out + self.b).flatten(2)
+        return out if self.law.num_parameters else out[:, 0]
+
+    def _stepper(self, classes, n, ordering):
+        """Features come from the cache; two products make the outputs. See `_cache`."""
+        channels, height, width = self.shape
+        cache = self._cache(classes, n)
+        hidden, out = (conv.masked_weight().flatten(1).T for conv in (self.hidden, self.out))
+        # (H·W) rows: the output biases of a pixel, channel by channel
+        biases = self.b.flatten(2).permute(2, 1, 0).flatten(1).contiguous().unbind()
+        inputs = [
+            cell.unflatten(1, (channels, -1)).unbind(1) for cell in cache.cells
+        ]  # W × C views (n, 1 or levels)
+
+        def pixel_outputs(pixel, column):
+            h = F.relu(cache.features(column))
+            h = torch.addmm(self.hidden_bias, h, hidden).relu_()
+            return torch.addmm(biases[pixel], h, out).unflatten(1, (channels, -1)).unbind(1)
+
+        outputs = None
+
+        def step(i, seen):
+            nonlocal outputs
+            pixel, channel = divmod(i, channels)
+            row, column = divmod(pixel, width)
+            if i > 0:  # the value just drawn
+                inputs[(i - 1) // channels % width][(i - 1) % channels].copy_(
+                    self.encode(seen[i - 1])
+                )
+            if column == 0 and channel == 0:
+                cache.start_row(row)
+            if channel == 0 or self.groups > 1:  # else: the channels do not see each other
+                outputs = pixel_outputs(pixel, column)
+            return outputs[channel] if self.law.num_parameters else outputs[channel][:, 0]
+
+        return step
+
+
+class Bias(nn.Module):
+    """What a layer adds to its maps: a bias, at each position if asked, and one of the class.
+
+    A convolution does the same thing everywhere; the map of biases lets it know where it is, which
+    helps when the images are centred, as digits are.
+    """
+
+    def __init__(self, features, shape, *, position_map=True, num_classes=None):
+        super().__init__()
+        height, width = shape[1:] if position_map else (1, 1)
+        self.size = shape[1:]
+        self.map = nn.Parameter(torch.zeros(height, width, features))  # channels last, as the maps
+        self.of_class = None
+        if num_classes is not None:
+            self.of_class = nn.Parameter(torch.zeros(num_classes, features))
+
+    def forward(self, classes):
+        """Biases `(B, features, H, W)`, or sizes 1 where they do not change."""
+        bias = self.map.permute(2, 0, 1)[None]
+        return bias if classes is None else bias + (classes @ self.of_class)[:, :, None, None]
+
+    def rows(self, classes):
+        """For sampling: a list of H rows `(n or 1, W or 1, features)`."""
+        bias = self(classes).permute(2, 0, 3, 1).contiguous()  # (H or 1, n or 1, W or 1, features)
+        return bias.expand(self.size[0], *bias.shape[1:]).unbind()
