@@ -4,7 +4,16 @@ import os
 
 import torch
 
-from .autoregressive import FVSBN, MADE, NADE, MarkovTable, OrderAgnosticMADE
+from .autoregressive import (
+    FVSBN,
+    MADE,
+    NADE,
+    DiagonalBiLSTM,
+    MarkovTable,
+    OrderAgnosticMADE,
+    PixelCNN,
+    RowLSTM,
+)
 from .cvae import CVAE, CompletionVAE
 from .data import load
 from .training import fit
@@ -17,8 +26,11 @@ __all__ = [
     "NADE",
     "VAE",
     "CompletionVAE",
+    "DiagonalBiLSTM",
     "MarkovTable",
     "OrderAgnosticMADE",
+    "PixelCNN",
+    "RowLSTM",
     "fit",
     "load",
 ]

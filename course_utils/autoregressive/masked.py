@@ -92,3 +92,78 @@ def check_kernel_size(kernel_size, at_least=1):
     """Raise unless a kernel has a centre."""
     if kernel_size < at_least or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size={kernel_size}: expected an odd number, at least {at_least}")
+
+
+# ---------------------------------------------------------------------------------------------
+# Sampling: a masked convolution, pixel by pixel
+# ---------------------------------------------------------------------------------------------
+
+
+class RowsAbove:
+    """The rows that a kernel still sees: `(n, rows, W + 2·reach, features)`, zeros around."""
+
+    def __init__(self, n, width, features, reach, rows, device):
+        self.maps = torch.zeros(n, rows, width + 2 * reach, features, device=device)
+        self.inside = slice(reach, reach + width)
+
+    def push(self, row):
+        """`(n, W, features)` becomes the nearest row; the farthest is forgotten."""
+        self.maps[:, :-1] = self.maps[:, 1:].clone()
+        self.maps[:, -1, self.inside] = row
+
+    def convolve(self, weight):
+        """A kernel `(out, features, rows, 2·reach + 1)` on these rows -> `(n, W, out)`."""
+        return F.conv2d(self.maps.permute(0, 3, 1, 2), weight)[:, :, 0].transpose(1, 2)
+
+
+class ConvCache:
+    """A `MaskedConv2d` along the current row, what it owes to the rows above being added up.
+
+    The share of the rows above is computed once per row, for all its pixels. What is left for each
+    pixel is one product, written into tensors made in advance: at this size, preparing a tensor
+    takes as long as computing what it holds.
+
+    Args:
+        conv: the `MaskedConv2d`.
+        biases: list of H rows `(n or 1, W or 1, out)` to add.
+        n, width: number of images, and of pixels in a row.
+        scale: `(out,)`, to multiply the outputs by (those of `biases` are not).
+
+    Attributes:
+        row: inputs of the current row, `(n, W, in_features)`, to be written from left to right.
+        cells: its pixels, W views `(n, in_features)`.
+        new: what `pixel` returns, always the same tensor.
+    """
+
+    def __init__(self, conv, biases, n, width, *, scale=None):
+        weight = conv.masked_weight()
+        out, features, rows, _ = weight.shape
+        reach, device = conv.padding[0], weight.device
+        self.weight_above, self.biases = weight[:, :, :-1], biases
+        along = weight[:, :, -1, : reach + 1].permute(2, 1, 0).flatten(0, 1)  # (taps · features, out)
+        self.weight = (along if scale is None else along * scale).contiguous()
+
+        padded = torch.zeros(n, reach + width, features, device=device)
+        self.row = padded[:, reach:]
+        self.cells = self.row.unbind(1)
+        self.windows = [  # the pixel and those on its left: W views (n, taps · features)
+            padded[:, column : column + reach + 1].flatten(1) for column in range(width)
+        ]
+        self.above = RowsAbove(n, width, features, reach, rows - 1, device) if rows > 1 else None
+        self.sums = torch.empty(n, width, out, device=device)  # the share of the rows above
+        self.sum_cells = self.sums.unbind(1)
+        self.new = torch.empty(n, out, device=device)
+
+    def start_row(self, row, above=0.0):
+        """The row before is complete; `above` `(n, W, out)` is added to the outputs of the new one."""
+        if self.above is not None:
+            if row > 0:
+                self.above.push(self.row)
+            above = above + self.above.convolve(self.weight_above)
+        torch.add(above, self.biases[row], out=self.sums)
+
+    def pixel(self, column):
+        """Output `(n, out)` at a pixel, its inputs and those on its left being known."""
+        return torch.addmm(
+            self.sum_cells[column], self.windows[column], self.weight, out=self.new
+        )

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .masked import MaskedConv2d, check_kernel_size
+from .masked import ConvCache, MaskedConv2d, RowsAbove, check_kernel_size
 from .pixels import Bias, PixelModel
 
 
@@ -147,8 +147,8 @@ class _Cache:
         self.layers = [layer_cache(layer, classes, n, width) for layer in model.layers]
         self.last = torch.empty(n, model.features, device=model.b.device)
         for layer, following in zip(self.layers, [*self.layers[1:], None]):
-            layer.writes_to([self.last] * width if following is None else following.row.cells)
-        self.cells = self.layers[0].row.cells
+            layer.writes_to([self.last] * width if following is None else following.cells)
+        self.cells = self.layers[0].cells
 
     def start_row(self, row):
         above = None  # of the vertical stack
@@ -162,59 +162,19 @@ class _Cache:
         return self.last
 
 
-class _Row:
-    """The inputs of one layer, along the current row and in the rows that its kernel still sees."""
-
-    def __init__(self, n, width, features, reach, rows_above, device):
-        padded = torch.zeros(n, reach + width, features, device=device)
-        self.row = padded[:, reach:]
-        self.cells = self.row.unbind(1)  # W views (n, features)
-        self.windows = [  # W views (n, (reach + 1)·features): the pixel and those on its left
-            padded[:, column : column + reach + 1].flatten(1) for column in range(width)
-        ]
-        self.above = torch.zeros(n, rows_above, width + 2 * reach, features, device=device)
-        self.inside = slice(reach, reach + width)
-
-    def push(self, row):
-        """A row is known: it becomes the nearest one, the farthest is forgotten."""
-        self.above[:, :-1] = self.above[:, 1:].clone()
-        self.above[:, -1, self.inside] = row
-
-    def convolve(self, weight):
-        """Kernels on the rows above, `(out, features, rows_above, 2·reach + 1)` -> `(n, W, out)`."""
-        return F.conv2d(self.above.permute(0, 3, 1, 2), weight)[:, :, 0].transpose(1, 2)
-
-
-def _along_the_row(conv):
-    """The last row of a masked kernel, up to its centre, as a matrix `(taps · features, out)`."""
-    weight = conv.masked_weight()[:, :, -1, : conv.padding[0] + 1]
-    return weight.permute(2, 1, 0).flatten(0, 1).contiguous()
-
-
 class _PlainLayerCache:
     def __init__(self, layer, classes, n, width):
-        weight = layer.conv.masked_weight()
-        out, features, rows, _ = weight.shape
-        self.first, device = layer.first, weight.device
-        self.row = _Row(n, width, features, layer.conv.padding[0], rows - 1, device)
-        self.weight_above = weight[:, :, :-1]
-        self.weight = _along_the_row(layer.conv)
-        self.biases = layer.bias.rows(classes)
-        self.sums = torch.empty(n, width, out, device=device)  # the share of the rows above
-        self.sum_cells = self.sums.unbind(1)
-        self.new = torch.empty(n, out, device=device)
+        self.conv = ConvCache(layer.conv, layer.bias.rows(classes), n, width)
+        self.first, self.cells = layer.first, self.conv.cells
 
     def writes_to(self, cells):
         self.out = cells
 
     def start_row(self, row, _):
-        if row > 0:
-            self.row.push(self.row.row)
-        torch.add(self.row.convolve(self.weight_above), self.biases[row], out=self.sums)
+        self.conv.start_row(row)
 
     def pixel(self, column, h):
-        window = self.row.windows[column]
-        new = torch.addmm(self.sum_cells[column], window, self.weight, out=self.new)
+        new = self.conv.pixel(column)
         if not self.first:
             new.add_(h)
         torch.clamp_min(new, 0, out=self.out[column])  # the next layer reads relu(h)
@@ -230,26 +190,22 @@ class _GatedLayerCache:
     """
 
     def __init__(self, layer, classes, n, width):
-        self.first, device = layer.first, layer.link.weight.device
+        self.first = layer.first
         _, features, rows, columns = layer.vertical.weight.shape
-        out = len(layer.residual.weight)
+        device, out = layer.link.weight.device, len(layer.residual.weight)
         # the vertical stack: a row at a time
-        self.above = _Row(n, width, features, columns // 2, rows, device)
-        self.vertical, self.link = layer.vertical.weight, layer.link.weight.flatten(1).T
-        self.vertical_biases = layer.vertical_bias.rows(classes)
+        self.above = RowsAbove(n, width, features, columns // 2, rows, device)
+        self.vertical, self.vertical_biases = layer.vertical.weight, layer.vertical_bias.rows(classes)
         # the horizontal stack: pixel by pixel
         scale = torch.ones(2 * out, device=device)
         scale[:out] = 2
-        self.row = _Row(n, width, features, columns // 2, 0, device)
-        self.weight = _along_the_row(layer.horizontal) * scale
-        self.link = self.link * scale
-        self.biases = [bias * scale for bias in layer.horizontal_bias.rows(classes)]
+        biases = [bias * scale for bias in layer.horizontal_bias.rows(classes)]
+        self.conv = ConvCache(layer.horizontal, biases, n, width, scale=scale)
+        self.link = layer.link.weight.flatten(1).T * scale
         residual = layer.residual.masked_weight().flatten(1).T  # (F, F)
         self.residual = torch.cat([2 * residual, -residual])
-        self.sums = torch.empty(n, width, 2 * out, device=device)  # the share of the rows above
-        self.sum_cells = self.sums.unbind(1)
-        self.gates = torch.empty(n, 2 * out, device=device)
-        self.product, self.sigmoid_b = self.gates.chunk(2, 1)
+        self.product, self.sigmoid_b = self.conv.new.chunk(2, 1)
+        self.cells = self.conv.cells
 
     def writes_to(self, cells):
         self.out = cells
@@ -259,17 +215,15 @@ class _GatedLayerCache:
         if not self.first:
             self.above.push(v)
         elif row > 0:
-            self.above.push(self.row.row)
+            self.above.push(self.conv.row)
         above = self.above.convolve(self.vertical) + self.vertical_biases[row]
-        torch.add(above @ self.link, self.biases[row], out=self.sums)
+        self.conv.start_row(row, above @ self.link)
         return gate(above.transpose(1, 2)).transpose(1, 2)
 
     def pixel(self, column, _):
-        window = self.row.windows[column]
-        torch.addmm(self.sum_cells[column], window, self.weight, out=self.gates).sigmoid_()
+        gates = self.conv.pixel(column).sigmoid_()
         self.product.mul_(self.sigmoid_b)
-        out = self.out[column]
         if self.first:
-            torch.mm(self.gates, self.residual, out=out)
+            torch.mm(gates, self.residual, out=self.out[column])
         else:
-            torch.addmm(self.row.cells[column], self.gates, self.residual, out=out)
+            torch.addmm(self.cells[column], gates, self.residual, out=self.out[column])
