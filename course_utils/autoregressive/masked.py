@@ -140,7 +140,9 @@ class ConvCache:
         out, features, rows, _ = weight.shape
         reach, device = conv.padding[0], weight.device
         self.weight_above, self.biases = weight[:, :, :-1], biases
-        along = weight[:, :, -1, : reach + 1].permute(2, 1, 0).flatten(0, 1)  # (taps · features, out)
+        along = (
+            weight[:, :, -1, : reach + 1].permute(2, 1, 0).flatten(0, 1)
+        )  # (taps · features, out)
         self.weight = (along if scale is None else along * scale).contiguous()
 
         padded = torch.zeros(n, reach + width, features, device=device)
@@ -164,6 +166,4 @@ class ConvCache:
 
     def pixel(self, column):
         """Output `(n, out)` at a pixel, its inputs and those on its left being known."""
-        return torch.addmm(
-            self.sum_cells[column], self.windows[column], self.weight, out=self.new
-        )
+        return torch.addmm(self.sum_cells[column], self.windows[column], self.weight, out=self.new)

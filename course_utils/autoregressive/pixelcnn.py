@@ -195,7 +195,10 @@ class _GatedLayerCache:
         device, out = layer.link.weight.device, len(layer.residual.weight)
         # the vertical stack: a row at a time
         self.above = RowsAbove(n, width, features, columns // 2, rows, device)
-        self.vertical, self.vertical_biases = layer.vertical.weight, layer.vertical_bias.rows(classes)
+        self.vertical, self.vertical_biases = (
+            layer.vertical.weight,
+            layer.vertical_bias.rows(classes),
+        )
         # the horizontal stack: pixel by pixel
         scale = torch.ones(2 * out, device=device)
         scale[:out] = 2

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .. import likelihoods
 from .base import AutoregressiveModel
 from .laws import OUTPUTS, Bernoulli
 from .masked import MaskedConv2d
@@ -47,6 +48,10 @@ class PixelModel(AutoregressiveModel):
     ):
         if output not in OUTPUTS:
             raise ValueError(f"output={output!r}: expected one of {', '.join(OUTPUTS)}")
+        if levels == 2 and output != "softmax":
+            raise ValueError(
+                f"output={output!r}: a pixel of two levels has but one law, a Bernoulli"
+            )
         law = Bernoulli() if levels == 2 else OUTPUTS[output](levels)
         super().__init__(shape, num_classes=num_classes, law=law)
         channels = self.shape[0]
@@ -77,6 +82,11 @@ class PixelModel(AutoregressiveModel):
         raise NotImplementedError
 
     # ---- the contract of the course -----------------------------------------------------------
+
+    def loss(self, x, y=None):
+        """Batch mean of −log p(x), nats per image; an upper bound of it for a Gaussian output."""
+        log_prob = self.law.training_log_prob(x, self.logits(x, y))
+        return -likelihoods.sum_pixels(log_prob).mean()
 
     def encode(self, x):
         """What the network reads of the values of one channel, floats `(…)`: `(…, features)`."""

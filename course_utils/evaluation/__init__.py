@@ -14,6 +14,7 @@ from .exact import (
     enumerate_images,
     grid_posterior,
     measured_dependencies,
+    receptive_field,
     total_probability,
 )
 from .tables import ComparisonTable, Table
@@ -31,6 +32,7 @@ __all__ = [
     "load_classifier",
     "measure_attributes",
     "measured_dependencies",
+    "receptive_field",
     "total_probability",
     "train_classifier",
 ]

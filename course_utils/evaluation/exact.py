@@ -70,6 +70,31 @@ def measured_dependencies(parameters, shape, levels=2, *, num_images=8, seed=0):
     return seen
 
 
+def receptive_field(network, shape, pixel, *, num_images=8, seed=0):
+    """Which pixels one output reads, measured with gradients.
+
+    Args:
+        network: function of float images `(B, C, H, W)` giving maps `(B, F, H, W)`; its maps at the
+            pixel are differentiated with respect to the image.
+        shape: `(C, H, W)` of an image.
+        pixel: `(row, column)` of the output.
+        num_images: random images in {0, 1}; one is enough to see a dependency, unless a unit
+            happens to be silent on it.
+        seed: of the images.
+
+    Returns:
+        `(C, H, W)` booleans, True where the gradient is not zero for some image.
+    """
+    row, column = pixel
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(2, (num_images, *shape), generator=generator).float().requires_grad_()
+    outputs = network(x)[:, :, row, column]  # (B, F)
+    # random weights: the gradients of two maps have no reason to cancel each other
+    weights = torch.rand(outputs.shape, generator=generator) + 0.5
+    (gradient,) = torch.autograd.grad((outputs * weights).sum(), x)
+    return (gradient != 0).any(0)
+
+
 @torch.no_grad()
 def grid_posterior(model, x, *, half_width=4.0, resolution=161):
     """Exact posterior of a VAE with two latent dimensions, by summing over a grid.
