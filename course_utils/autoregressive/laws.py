@@ -195,7 +195,7 @@ class LogisticMixture(LevelsLaw):
 
 
 def _moments(images, levels):
-    """Mean and deviation of each pixel, in [0, 1]; one bin at least: a pixel never changing has 0."""
+    """Mean and deviation of each pixel, in [0, 1]; a deviation is one bin at least."""
     grey = images.float() / (levels - 1)
     return grey.mean(0), grey.std(0).clamp(min=1 / (levels - 1))
 

@@ -54,7 +54,7 @@ class MaskedConv2d(nn.Module):
 
     Args:
         kind: mask `"A"` or `"B"`; see `channel_mask`.
-        in_features, out_features: of the maps `(B, in_features, H, W)` -> `(B, out_features, H, W)`.
+        in_features, out_features: maps `(B, in_features, H, W)` -> `(B, out_features, H, W)`.
         kernel_size: odd; the kernel reaches `kernel_size // 2` pixels on each side.
         rows_above: `kernel_size // 2` by default.
         groups: number of colour groups.

@@ -58,7 +58,8 @@ class PixelCNN(PixelModel):
         )  # fmt: skip
 
     def _features(self, x, classes):
-        vertical = horizontal = x
+        # one row down: at row r, the vertical stack starts from the row above
+        vertical, horizontal = F.pad(x[:, :, :-1], (0, 0, 1, 0)), x
         for layer in self.layers:
             vertical, horizontal = layer(vertical, horizontal, classes)
             if self.dropout:
@@ -90,16 +91,15 @@ class GatedLayer(nn.Module):
     """One layer of both stacks: tanh(a) · σ(b) in the place of a ReLU.
 
     The vertical stack, at row r, knows the rows above r and nothing else, whatever the column: its
-    kernels need no mask. The horizontal stack reads the left of its row, and the vertical stack.
+    kernels need no mask. (It starts from the image moved down by one row; the paper moves each of
+    its maps instead.) The horizontal stack reads the left of its row, and the vertical stack.
     """
 
     def __init__(self, in_features, features, kernel_size, *, first, groups, shape, **biases):
         super().__init__()
-        self.first, self.reach = first, kernel_size // 2
-        # In the first layer the kernel stops at the row above; the features of the next layers
-        # know the rows above only: their own row may be read.
-        rows = self.reach if first else self.reach + 1
-        self.vertical = nn.Conv2d(in_features, 2 * features, (rows, kernel_size), bias=False)
+        self.first, reach = first, kernel_size // 2
+        self.padding = (reach, reach, reach, 0)  # left, right, top, bottom
+        self.vertical = nn.Conv2d(in_features, 2 * features, (reach + 1, kernel_size), bias=False)
         self.vertical_bias = Bias(2 * features, shape, **biases | {"position_map": False})
         self.link = nn.Conv2d(2 * features, 2 * features, 1, bias=False)
         kind = "A" if first else "B"
@@ -111,10 +111,7 @@ class GatedLayer(nn.Module):
 
     def forward(self, v, h, classes):
         """Both stacks `(B, in_features, H, W)` -> `(B, features, H, W)`."""
-        padded = F.pad(v, (self.reach, self.reach, self.reach, 0))
-        if self.first:
-            padded = padded[:, :, :-1]
-        above = self.vertical(padded) + self.vertical_bias(classes)  # (B, 2F, H, W)
+        above = self.vertical(F.pad(v, self.padding)) + self.vertical_bias(classes)  # (B, 2F, H, W)
         gates = self.horizontal(h) + self.link(above) + self.horizontal_bias(classes)
         new = self.residual(gate(gates))
         return gate(above), new if self.first else h + new
@@ -214,11 +211,10 @@ class _GatedLayerCache:
         self.out = cells
 
     def start_row(self, row, v):
-        """`v` `(n, W, features)`: row `row` of the vertical stack below, None in the first layer."""
-        if not self.first:
-            self.above.push(v)
-        elif row > 0:
-            self.above.push(self.conv.row)
+        """`v` `(n, W, features)`: this row of the vertical stack, from the layer below."""
+        if v is None:  # the first layer: the row above, which is complete; zeros above the image
+            v = self.conv.row if row > 0 else 0.0
+        self.above.push(v)
         above = self.above.convolve(self.vertical) + self.vertical_biases[row]
         self.conv.start_row(row, above @ self.link)
         return gate(above.transpose(1, 2)).transpose(1, 2)
