@@ -157,7 +157,7 @@ class ConvCache:
         self.new = torch.empty(n, out, device=device)
 
     def start_row(self, row, above=0.0):
-        """The row before is complete; `above` `(n, W, out)` is added to the outputs of the new one."""
+        """The row before is complete; `above` `(n, W, out)` is added to the new one's outputs."""
         if self.above is not None:
             if row > 0:
                 self.above.push(self.row)

@@ -69,7 +69,7 @@ class DiagonalBiLSTM(_PixelRNN):
 
 
 def lstm_cell(gates, c):
-    """One step of an LSTM (eq. 3 of the paper): gates `(B, 4F, …)` and memory `(B, F, …)` -> h, c."""
+    """One step (eq. 3 of the paper): gates `(B, 4F, …)` and memory `(B, F, …)` -> h, c."""
     o, f, i, g = gates.chunk(4, 1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
