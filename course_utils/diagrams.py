@@ -201,3 +201,70 @@ def nade():
     ax.text(-0.3, 2.0, "$c$", ha="center", va="center", fontsize=14, color=DARK)
     arrow(ax, (-0.1, 2.0), (0.98, 2.0))
     ax.text(13.4, 2.0, dots, ha="center", va="center", fontsize=17, color=DARK)
+
+
+def gated_layer():
+    """One layer of the gated PixelCNN: a vertical stack and a horizontal one (slide 15)."""
+    ax = _canvas(15.2, 5.6, bottom=-0.2)
+    x = COLORS["x"]
+    for level, name, kernel in ((4.4, "v", "conv.\n2×3"), (1.2, "h", "conv. masquée\n1×2")):
+        box(ax, (0.5, level), f"${name}$", x, width=0.9, height=0.8)
+        box(ax, (3.6, level), kernel, DARK, width=2.4, height=1.1, filled=False)
+        box(ax, (9.0, level), "tanh · σ", DARK, width=2.0, height=0.9, filled=False)
+        box(ax, (14.4, level), f"${name}'$", x, width=0.9, height=0.8)
+        arrow(ax, (0.98, level), (2.36, level))
+    arrow(ax, (4.84, 4.4), (7.96, 4.4))
+    arrow(ax, (10.04, 4.4), (13.9, 4.4))
+    box(ax, (6.4, 2.8), "1×1", DARK, width=1.1, height=0.8, filled=False)  # the link
+    arrow(ax, (6.4, 4.36), (6.4, 3.24))
+    arrow(ax, (6.4, 2.38), (6.4, 1.5))
+    box(ax, (11.3, 1.2), "1×1", DARK, width=1.1, height=0.8, filled=False)
+    for centre in (6.4, 12.9):
+        ax.text(centre, 1.2, "+", ha="center", va="center", fontsize=18, color=DARK)
+    for start, end in (((4.84, 1.2), (6.12, 1.2)), ((6.68, 1.2), (7.96, 1.2)),
+                       ((10.04, 1.2), (10.72, 1.2)), ((11.88, 1.2), (12.62, 1.2)),
+                       ((13.18, 1.2), (13.9, 1.2))):  # fmt: skip
+        arrow(ax, start, end)
+    ax.plot([0.5, 0.5, 12.9], [0.76, 0.2, 0.2], color=DARK, lw=1.8)  # the residual link
+    arrow(ax, (12.9, 0.2), (12.9, 0.95))
+    ax.text(0.0, 5.3, "pile verticale : les lignes du dessus", color=DARK, fontsize=12)
+    ax.text(0.0, 2.1, "pile horizontale : la gauche", color=DARK, fontsize=12)
+
+
+def pixel_networks():
+    """What one layer reads at one pixel: PixelCNN, Row LSTM and Diagonal BiLSTM (slide 15)."""
+    _, axes = plt.subplots(1, 3, figsize=(9.6, 3.7))
+    here, inputs, states = (2, 2), COLORS["x"], DARK
+    panels = {
+        "PixelCNN (masque B)": ([(1, 1), (1, 2), (1, 3), (2, 1)], [], []),
+        "Row LSTM": ([(2, 1)], [(1, 1), (1, 2), (1, 3)], []),
+        "Diagonal BiLSTM": ([], [(2, 1), (1, 2)], [(1, 2), (1, 3)]),
+    }
+    for ax, (title, (read, memory, mirrored)) in zip(axes, panels.items()):
+        for row in range(4):
+            for column in range(5):
+                known = (row, column) < here
+                face = "#DCEAF4" if known else "#F4F4F4"
+                face = "#E69F00" if (row, column) == here else face
+                ax.add_patch(plt.Rectangle((column, -row), 0.92, 0.92, fc=face, ec="none"))
+        for cells, color, style in ((read, inputs, "-"), (memory, states, "-")):
+            for row, column in cells:
+                _reach(ax, (row, column), here, color, style)
+        if mirrored:  # the scan from the right stops one row above: its map is moved down
+            _reach(ax, (1, 3), (1, 2), states, "--")
+            _reach(ax, (0, 2), (1, 2), states, "--")
+        ax.set(xlim=(-0.1, 5), ylim=(-3.1, 1.1), aspect="equal")
+        ax.set_title(title, fontsize=13)
+        ax.axis("off")
+
+
+def _reach(ax, start, end, color, style):
+    """An arrow between the centres of two cells `(row, column)`."""
+    (row, column), (end_row, end_column) = start, end
+    ax.annotate(
+        "",
+        xy=(end_column + 0.46, -end_row + 0.46),
+        xytext=(column + 0.46, -row + 0.46),
+        arrowprops={"arrowstyle": "-|>", "color": color, "lw": 2.2, "ls": style,
+                    "shrinkA": 4, "shrinkB": 8, "mutation_scale": 16},
+    )  # fmt: skip

@@ -10,7 +10,7 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.patches import Ellipse
 
 COLORS = {
@@ -27,6 +27,7 @@ MODEL_COLORS = (
     "#E69F00",
     "#999999",
 )  # models compared: none is a concept of the lecture
+FIELD_COLORS = {"read": COLORS["x"], "blind": "#F0C9A8"}  # pixels before: read, or out of sight
 CLASS_COLORS = plt.get_cmap("tab10").colors  # the ten digits
 
 plt.rcParams.update(
@@ -255,3 +256,29 @@ def dependency_maps(maps):
         ax.set_title(title, color=COLORS["x"])
         ax.set(xlabel="entrée", ylabel="sortie")
         ax.grid(False)
+
+
+def receptive_fields(fields, pixel):
+    """What one output reads, from `{title: (H, W) booleans}`: read, out of sight, or still to come.
+
+    Args:
+        fields: True where a pixel is read.
+        pixel: `(row, column)` of the output, outlined; the pixels before it come first in the
+            raster order.
+    """
+    row, column = pixel
+    tints = [to_rgb(tint) for tint in ("#F4F4F4", FIELD_COLORS["blind"], FIELD_COLORS["read"])]
+    figure, axes = plt.subplots(1, len(fields), figsize=(9, 9 / len(fields) + 0.5), squeeze=False)
+    for ax, (title, read) in zip(axes[0], fields.items()):
+        read = torch.as_tensor(read)
+        height, width = read.shape
+        before = torch.arange(height * width).view(height, width) < row * width + column
+        kind = torch.where(read, 2, torch.where(before, 1, 0))
+        ax.imshow(np.array(tints)[kind.numpy()])
+        ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="#E69F00", lw=3))
+        ax.set_xticks(np.arange(width + 1) - 0.5, labels=[])
+        ax.set_yticks(np.arange(height + 1) - 0.5, labels=[])
+        ax.tick_params(length=0)
+        ax.grid(color="white", lw=1.2)
+        ax.spines[:].set_visible(False)
+        ax.set_title(f"{title}\n{int(read.sum())} pixels lus sur {int(before.sum())}", fontsize=12)

@@ -88,16 +88,26 @@ class PixelModel(AutoregressiveModel):
         log_prob = self.law.training_log_prob(x, self.logits(x, y))
         return -likelihoods.sum_pixels(log_prob).mean()
 
+    def feature_maps(self, x, y=None):
+        """What the network makes of float images `(B, C, H, W)`, in levels: maps `(B, F, H, W)`.
+
+        To look inside: they can be differentiated with respect to `x`.
+        """
+        return self._features(self._inputs(x), self.condition(y, len(x)))
+
     def encode(self, x):
         """What the network reads of the values of one channel, floats `(…)`: `(…, features)`."""
         if self.one_hot:
             return F.one_hot(x.long(), self.levels).float()
         return x[..., None] / (self.levels - 1)
 
+    def _inputs(self, x):
+        """Images `(B, C, H, W)` as the network reads them, `(B, in_features, H, W)`."""
+        x = self.encode(x)  # (B, C, H, W, 1 or levels)
+        return x.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)  # channels last in memory
+
     def _logits(self, x, classes, ordering):
-        x = self.encode(x.view(-1, *self.shape))  # (B, C, H, W, 1 or levels)
-        x = x.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)  # channels last in memory
-        h = F.relu(self._features(x, classes))
+        h = F.relu(self._features(self._inputs(x.view(-1, *self.shape)), classes))
         h = F.relu(self.hidden(h) + self.hidden_bias[:, None, None])
         out = self.out(h).unflatten(1, (self.shape[0], -1)).transpose(1, 2)  # (B, P, C, H, W)
         out = (out + self.b).flatten(2)

@@ -15,7 +15,16 @@ from pathlib import Path
 
 import torch
 
-from ..autoregressive import FVSBN, MADE, NADE, MarkovTable, nearest_neighbours
+from ..autoregressive import (
+    FVSBN,
+    MADE,
+    NADE,
+    DiagonalBiLSTM,
+    MarkovTable,
+    PixelCNN,
+    RowLSTM,
+    nearest_neighbours,
+)
 from ..data import load
 from ..training import fit, written_whole
 from .tables import Table
@@ -37,6 +46,10 @@ class Recipe:
     training: dict = field(default_factory=dict)  # options of `fit`; empty for a table
 
 
+# The convolutions on 16 bits: PixelCNN and PixelRNN learn more in the same time. A validation takes
+# as long as tens of their steps: few of them.
+SMALL_BATCHES = {"batch_size": 16, "val_every": 400, "bfloat16": True}
+
 RECIPES = (
     Recipe("pixels indépendants", neighbour_table(0)),
     Recipe("table, 4 voisins", neighbour_table(4)),
@@ -48,6 +61,18 @@ RECIPES = (
         "MADE, 2 × 500",
         lambda shape: MADE(shape, hidden=(500, 500)),
         {"steps": 8_000, "lr": 3e-3, "weight_decay": 0.1},
+    ),
+    Recipe(
+        "PixelCNN simple, 32 × 15",
+        lambda shape: PixelCNN(shape, gated=False, layers=15),
+        {"steps": 3_600, "lr": 3e-3, **SMALL_BATCHES},
+    ),
+    Recipe("PixelCNN à portes, 32 × 7", PixelCNN, {"steps": 2_600, "lr": 3e-3, **SMALL_BATCHES}),
+    Recipe("Row LSTM, 32 × 2", RowLSTM, {"steps": 1_600, "lr": 3e-3, **SMALL_BATCHES}),
+    Recipe(
+        "Diagonal BiLSTM, 32 × 1",
+        lambda shape: DiagonalBiLSTM(shape, layers=1),
+        {"steps": 1_200, "lr": 3e-3, **SMALL_BATCHES},
     ),
 )
 
@@ -64,6 +89,10 @@ PUBLISHED = (
     ("NADE", 85.65, "S", "EugenHotaj/pytorch-generative, README"),
     ("MADE", 84.87, "S", "EugenHotaj/pytorch-generative, README"),
     ("PixelCNN", 81.30, "F", "van den Oord et al. 2016"),
+    ("Diagonal BiLSTM, 1 couche", 80.75, "F", "van den Oord et al. 2016"),
+    ("Diagonal BiLSTM, 7 couches", 79.20, "F", "van den Oord et al. 2016"),
+    ("PixelCNN", 81.45, "S", "EugenHotaj/pytorch-generative, README"),
+    ("PixelCNN à portes", 81.50, "S", "EugenHotaj/pytorch-generative, README"),
 )
 
 

@@ -177,4 +177,10 @@ def _syntax_tree(source):
     return ast.dump(function)
 
 
-from . import notebook_00, notebook_01, notebook_02, notebook_03a  # noqa: E402, F401  (they register)
+from . import (  # noqa: E402, F401  (they register)
+    notebook_00,
+    notebook_01,
+    notebook_02,
+    notebook_03a,
+    notebook_03b,
+)
