@@ -242,10 +242,10 @@ def weight_maps(weights, pixels, title=""):
     figure.suptitle(title, color=COLORS["x"])
 
 
-def dependency_maps(maps):
+def dependency_maps(maps, labels=None):
     """Square maps `{title: (D, D)}` side by side: which input (column) reaches which output (row).
 
-    Booleans, or sizes such as the absolute values of a Jacobian.
+    Booleans, or sizes such as the absolute values of a Jacobian. `labels` names the D inputs.
     """
     figure, axes = plt.subplots(1, len(maps), figsize=(9, 9 / len(maps) + 0.3), squeeze=False)
     figure.get_layout_engine().set(wspace=0.08)
@@ -256,6 +256,9 @@ def dependency_maps(maps):
         ax.set_title(title, color=COLORS["x"])
         ax.set(xlabel="entrée", ylabel="sortie")
         ax.grid(False)
+        if labels is not None:
+            ax.set_xticks(range(len(labels)), labels=labels)
+            ax.set_yticks(range(len(labels)), labels=labels)
 
 
 def receptive_fields(fields, pixel):
@@ -268,17 +271,38 @@ def receptive_fields(fields, pixel):
     """
     row, column = pixel
     tints = [to_rgb(tint) for tint in ("#F4F4F4", FIELD_COLORS["blind"], FIELD_COLORS["read"])]
-    figure, axes = plt.subplots(1, len(fields), figsize=(9, 9 / len(fields) + 0.5), squeeze=False)
-    for ax, (title, read) in zip(axes[0], fields.items()):
+    for ax, (title, read) in zip(_square_axes(len(fields)), fields.items()):
         read = torch.as_tensor(read)
         height, width = read.shape
         before = torch.arange(height * width).view(height, width) < row * width + column
         kind = torch.where(read, 2, torch.where(before, 1, 0))
-        ax.imshow(np.array(tints)[kind.numpy()])
-        ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="#E69F00", lw=3))
-        ax.set_xticks(np.arange(width + 1) - 0.5, labels=[])
-        ax.set_yticks(np.arange(height + 1) - 0.5, labels=[])
-        ax.tick_params(length=0)
-        ax.grid(color="white", lw=1.2)
-        ax.spines[:].set_visible(False)
+        _cells(ax, np.array(tints)[kind.numpy()], pixel)
         ax.set_title(f"{title}\n{int(read.sum())} pixels lus sur {int(before.sum())}", fontsize=12)
+
+
+def kernel_masks(masks):
+    """Masks of kernels, `{title: (k, k)}`: the weights that are kept, the centre outlined."""
+    tints = np.array([to_rgb(tint) for tint in ("#F4F4F4", FIELD_COLORS["read"])])
+    for ax, (title, mask) in zip(_square_axes(len(masks)), masks.items()):
+        kept = torch.as_tensor(mask).bool()
+        _cells(ax, tints[kept.int().numpy()], (len(kept) // 2,) * 2)
+        ax.set_title(f"{title}\n{int(kept.sum())} poids gardés", fontsize=12)
+
+
+def _square_axes(count):
+    """Axes side by side, for `count` square pictures."""
+    side = min(4.2, 9 / count)
+    return plt.subplots(1, count, figsize=(side * count, side + 0.5), squeeze=False)[1][0]
+
+
+def _cells(ax, page, outlined):
+    """A page of colours `(H, W, 3)` whose cells are told apart; `outlined`: `(row, column)`."""
+    height, width, _ = page.shape
+    row, column = outlined
+    ax.imshow(page)
+    ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="#E69F00", lw=3))
+    ax.set_xticks(np.arange(width + 1) - 0.5, labels=[])
+    ax.set_yticks(np.arange(height + 1) - 0.5, labels=[])
+    ax.tick_params(length=0)
+    ax.grid(color="white", lw=1.2)
+    ax.spines[:].set_visible(False)

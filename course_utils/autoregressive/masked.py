@@ -108,7 +108,8 @@ class RowsAbove:
 
     def push(self, row):
         """`(n, W, features)` becomes the nearest row; the farthest is forgotten."""
-        self.maps[:, :-1] = self.maps[:, 1:].clone()
+        for nearer in range(1, self.maps.shape[1]):
+            self.maps[:, nearer - 1] = self.maps[:, nearer]
         self.maps[:, -1, self.inside] = row
 
     def convolve(self, weight):

@@ -1,7 +1,7 @@
 """PixelCNN, plain and gated (van den Oord et al. 2016, arXiv:1601.06759 and arXiv:1606.05328).
 
 A stack of masked convolutions. Training needs one pass, for all the pixels at once; sampling visits
-them one by one, and computes nothing twice: see `_Cache`.
+them one by one, and computes nothing twice.
 
 The plain stack has a blind spot: pixels before the current one that no path of 3×3 kernels reaches.
 The gated one has none: a vertical stack reads the rows above, a horizontal one the current row.
@@ -67,7 +67,7 @@ class PixelCNN(PixelModel):
         return horizontal
 
     def _cache(self, classes, n):
-        return _Cache(self, classes, n)
+        return (_GatedCache if self.gated else _PlainCache)(self, classes, n)
 
 
 class PlainLayer(nn.Module):
@@ -117,112 +117,113 @@ class GatedLayer(nn.Module):
         return gate(above), new if self.first else h + new
 
 
-def gate(features):
-    """tanh(a) · σ(b), from a and b one after the other along dimension 1."""
-    a, b = features.chunk(2, 1)
+def gate(features, dim=1):
+    """tanh(a) · σ(b), from a and b one after the other along a dimension."""
+    a, b = features.chunk(2, dim)
     # tanh(a) = 2σ(2a) − 1: on a CPU, torch's sigmoid is several times faster than its tanh
     return (2 * torch.sigmoid(2 * a) - 1) * torch.sigmoid(b)
 
 
 # ---------------------------------------------------------------------------------------------
-# Sampling
+# Sampling: all that the next pixels will read again, so that no feature is computed twice. At this
+# size, looking a tensor up takes as long as computing what it holds: `plan` lists, column by
+# column, what each layer reads and where it writes.
 # ---------------------------------------------------------------------------------------------
 
 
-class _Cache:
-    """All that the next pixels will read again, so that no feature is computed twice.
-
-    The share of the rows above is added up once per row, for all its pixels, by one convolution per
-    layer. What is left for each pixel is a product or two per layer, written in place into tensors
-    made in advance: at this size, preparing a tensor takes as long as computing what it holds.
-    """
-
+class _PlainCache:
     def __init__(self, model, classes, n):
         width = model.shape[2]
-        self.size = (n, width, model.features)
-        layer_cache = _GatedLayerCache if model.gated else _PlainLayerCache
-        self.layers = [layer_cache(layer, classes, n, width) for layer in model.layers]
+        convs = [
+            ConvCache(layer.conv, layer.bias.rows(classes), n, width) for layer in model.layers
+        ]
+        self.convs, self.cells = convs, convs[0].cells
         self.last = torch.empty(n, model.features, device=model.b.device)
-        for layer, following in zip(self.layers, [*self.layers[1:], None]):
-            layer.writes_to([self.last] * width if following is None else following.cells)
-        self.cells = self.layers[0].cells
+        outs = [conv.cells for conv in convs[1:]] + [[self.last] * width]
+        self.plan = [
+            [
+                (conv.sum_cells[column], conv.windows[column], conv.weight, conv.new, out[column])
+                for conv, out in zip(convs, outs)
+            ]
+            for column in range(width)
+        ]
 
     def start_row(self, row):
-        above = None  # of the vertical stack
-        for layer in self.layers:
-            above = layer.start_row(row, above)
+        for conv in self.convs:
+            conv.start_row(row)
 
     def features(self, column):
-        h = None  # of the layer below
-        for layer in self.layers:
-            h = layer.pixel(column, h)
+        h = None
+        for sums, window, weight, new, out in self.plan[column]:
+            torch.addmm(sums, window, weight, out=new)
+            if h is not None:
+                new.add_(h)
+            torch.clamp_min(new, 0, out=out)  # what the next layer reads: relu(h)
+            h = new
         return self.last
 
 
-class _PlainLayerCache:
-    def __init__(self, layer, classes, n, width):
-        self.conv = ConvCache(layer.conv, layer.bias.rows(classes), n, width)
-        self.first, self.cells = layer.first, self.conv.cells
+class _GatedCache:
+    """The vertical stack advances row by row, the horizontal one pixel by pixel.
 
-    def writes_to(self, cells):
-        self.out = cells
-
-    def start_row(self, row, _):
-        self.conv.start_row(row)
-
-    def pixel(self, column, h):
-        new = self.conv.pixel(column)
-        if not self.first:
-            new.add_(h)
-        torch.clamp_min(new, 0, out=self.out[column])  # the next layer reads relu(h)
-        return new
-
-
-class _GatedLayerCache:
-    """With tanh(a) = 2σ(2a) − 1, one sigmoid makes both factors of a gate, and
+    With tanh(a) = 2σ(2a) − 1, one sigmoid makes both factors of a gate, and
 
     residual · (tanh(a) σ(b)) = [2·residual, −residual] · [σ(2a) σ(b), σ(b)].
 
     The factors 2 are put into the weights once and for all.
     """
 
+    def __init__(self, model, classes, n):
+        width, features = model.shape[2], model.features
+        self.layers = [_GatedLayerCache(layer, classes, n, width) for layer in model.layers]
+        convs = [layer.conv for layer in self.layers]
+        self.row, self.cells = convs[0].row, convs[0].cells
+        self.last = torch.empty(n, features, device=model.b.device)
+        zeros = torch.zeros_like(self.last)  # the first layer has no residual link
+        outs = [conv.cells for conv in convs[1:]] + [[self.last] * width]
+        self.plan = [
+            [
+                (conv.sum_cells[column], conv.windows[column], conv.weight, conv.new,
+                 *conv.new.chunk(2, 1), conv.cells[column] if number else zeros,
+                 layer.residual, out[column])
+                for number, (layer, conv, out) in enumerate(zip(self.layers, convs, outs))
+            ]
+            for column in range(width)
+        ]  # fmt: skip
+
+    def start_row(self, row):
+        # the vertical stack starts from the row above, which is complete; zeros above the image
+        v = self.row if row > 0 else torch.zeros_like(self.row)
+        for layer in self.layers:
+            v = layer.start_row(row, v)
+
+    def features(self, column):
+        for sums, window, weight, gates, product, sigmoid_b, h, residual, out in self.plan[column]:
+            torch.addmm(sums, window, weight, out=gates).sigmoid_()
+            product.mul_(sigmoid_b)
+            torch.addmm(h, gates, residual, out=out)
+        return self.last
+
+
+class _GatedLayerCache:
     def __init__(self, layer, classes, n, width):
-        self.first = layer.first
-        _, features, rows, columns = layer.vertical.weight.shape
-        device, out = layer.link.weight.device, len(layer.residual.weight)
-        # the vertical stack: a row at a time
-        self.above = RowsAbove(n, width, features, columns // 2, rows, device)
-        self.vertical, self.vertical_biases = (
-            layer.vertical.weight,
-            layer.vertical_bias.rows(classes),
-        )
-        # the horizontal stack: pixel by pixel
-        scale = torch.ones(2 * out, device=device)
+        weight = layer.vertical.weight
+        out, (_, features, rows, columns) = len(layer.residual.weight), weight.shape
+        scale = torch.ones(2 * out, device=weight.device)
         scale[:out] = 2
+        # the vertical stack
+        self.above = RowsAbove(n, width, features, columns // 2, rows, weight.device)
+        self.vertical, self.vertical_biases = weight, layer.vertical_bias.rows(classes)
+        # the horizontal stack
         biases = [bias * scale for bias in layer.horizontal_bias.rows(classes)]
         self.conv = ConvCache(layer.horizontal, biases, n, width, scale=scale)
         self.link = layer.link.weight.flatten(1).T * scale
         residual = layer.residual.masked_weight().flatten(1).T  # (F, F)
         self.residual = torch.cat([2 * residual, -residual])
-        self.product, self.sigmoid_b = self.conv.new.chunk(2, 1)
-        self.cells = self.conv.cells
-
-    def writes_to(self, cells):
-        self.out = cells
 
     def start_row(self, row, v):
-        """`v` `(n, W, features)`: this row of the vertical stack, from the layer below."""
-        if v is None:  # the first layer: the row above, which is complete; zeros above the image
-            v = self.conv.row if row > 0 else 0.0
+        """`v` `(n, W, features)`: this row of the vertical stack, before and after the layer."""
         self.above.push(v)
-        above = self.above.convolve(self.vertical) + self.vertical_biases[row]
+        above = self.above.convolve(self.vertical).add_(self.vertical_biases[row])
         self.conv.start_row(row, above @ self.link)
-        return gate(above.transpose(1, 2)).transpose(1, 2)
-
-    def pixel(self, column, _):
-        gates = self.conv.pixel(column).sigmoid_()
-        self.product.mul_(self.sigmoid_b)
-        if self.first:
-            torch.mm(gates, self.residual, out=self.out[column])
-        else:
-            torch.addmm(self.cells[column], gates, self.residual, out=self.out[column])
+        return gate(above, dim=2)

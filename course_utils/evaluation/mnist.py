@@ -68,6 +68,11 @@ RECIPES = (
         {"steps": 3_600, "lr": 3e-3, **SMALL_BATCHES},
     ),
     Recipe("PixelCNN à portes, 32 × 7", PixelCNN, {"steps": 2_600, "lr": 3e-3, **SMALL_BATCHES}),
+    Recipe(
+        "PixelCNN à portes, trois fois plus longtemps",
+        PixelCNN,
+        {"steps": 7_800, "lr": 3e-3, **SMALL_BATCHES},
+    ),
     Recipe("Row LSTM, 32 × 2", RowLSTM, {"steps": 1_600, "lr": 3e-3, **SMALL_BATCHES}),
     Recipe(
         "Diagonal BiLSTM, 32 × 1",

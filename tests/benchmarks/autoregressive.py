@@ -6,18 +6,13 @@ Not collected by the tests: times depend on the machine and on what else it does
 take turns on one thread, so that a slow moment slows all of them: read the ratios of one run.
 """
 
-import gc
-import math
-import statistics
-import time
-
 import torch
 import torch.nn.functional as F
+from measure import cpu_time, forward, measure, report, training_step
 from torch import nn
 
 from course_utils import FVSBN, MADE, NADE, load
 
-ROUNDS, TURN = 13, 15  # turn of a task in each round, in ms
 TRAIN, SAMPLE = 100, 16  # images in a training step, images drawn
 HIDDEN = 500
 
@@ -90,23 +85,6 @@ def same_operations(model, images):
     return run
 
 
-def training_step(model, images):
-    """A function that does one step of training, always on the same batch."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-
-    def run():
-        optimizer.zero_grad(set_to_none=True)
-        model.loss(images).backward()
-        optimizer.step()
-
-    return run
-
-
-def forward(model, images):
-    """A function that does one full pass, without gradients."""
-    return torch.no_grad()(lambda: model.log_prob(images))
-
-
 def make_models(images):
     """The models by name, a few training steps away from independent pixels."""
     shape = images.shape[1:]
@@ -170,40 +148,6 @@ def activation_memory(model, images):
     for tensor in (images, loss, *model.parameters(), *model.buffers()):
         kept.pop(tensor.untyped_storage().data_ptr(), None)
     return sum(storage.nbytes() for storage in kept.values()) / 1e6
-
-
-def cpu_time(task, repeats=1):
-    """Processor time of a task, in ms."""
-    start = time.process_time()
-    for _ in range(repeats):
-        task()
-    return 1000 * (time.process_time() - start) / repeats
-
-
-def measure(tasks):
-    """Median time of each task, ms; the tasks take turns, of at least TURN ms each.
-
-    A task of one millisecond, alone in its turn, would mostly measure the reading of weights that
-    the others have driven out of the cache.
-    """
-    repeats = {name: math.ceil(TURN / cpu_time(task)) for name, task in tasks.items()}
-    rounds = []
-    gc.disable()  # a collection would be charged to whichever task it falls on
-    for _ in range(ROUNDS):
-        rounds.append({name: cpu_time(task, repeats[name]) for name, task in tasks.items()})
-        gc.collect()
-    gc.enable()
-    return {name: statistics.median(times[name] for times in rounds) for name in tasks}
-
-
-def report(first, second, values, sign="", goal=None):
-    """Print one line of the table: two values, their ratio, and whether it reaches the goal."""
-    ratio = values[first] / values[second]
-    line = f"{first:26} {values[first]:8.2f}   {second:28} {values[second]:8.2f}   {ratio:7.2f}"
-    if goal is not None:
-        reached = ratio <= goal if sign == "≤" else ratio >= goal
-        line += f"  {sign} {goal:<5g}" + ("✓" if reached else "✗")
-    print(line)
 
 
 def main():

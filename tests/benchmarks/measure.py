@@ -1,0 +1,61 @@
+"""What the benchmarks share: tasks that take turns, their times, their ratios."""
+
+import gc
+import math
+import statistics
+import time
+
+import torch
+
+TURN = 15  # turn of a task in each round, in ms
+
+
+def training_step(model, images):
+    """A function that does one step of training, always on the same batch."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+
+    def run():
+        optimizer.zero_grad(set_to_none=True)
+        model.loss(images).backward()
+        optimizer.step()
+
+    return run
+
+
+def forward(model, images):
+    """A function that does one full pass, without gradients."""
+    return torch.no_grad()(lambda: model.log_prob(images))
+
+
+def cpu_time(task, repeats=1):
+    """Processor time of a task, in ms."""
+    start = time.process_time()
+    for _ in range(repeats):
+        task()
+    return 1000 * (time.process_time() - start) / repeats
+
+
+def measure(tasks, rounds=13):
+    """Median time of each task, ms; the tasks take turns, of at least TURN ms each.
+
+    A task of one millisecond, alone in its turn, would mostly measure the reading of weights that
+    the others have driven out of the cache.
+    """
+    repeats = {name: math.ceil(TURN / cpu_time(task)) for name, task in tasks.items()}
+    times = []
+    gc.disable()  # a collection would be charged to whichever task it falls on
+    for _ in range(rounds):
+        times.append({name: cpu_time(task, repeats[name]) for name, task in tasks.items()})
+        gc.collect()
+    gc.enable()
+    return {name: statistics.median(turn[name] for turn in times) for name in tasks}
+
+
+def report(first, second, values, sign="", goal=None):
+    """Print one line of the table: two values, their ratio, and whether it reaches the goal."""
+    ratio = values[first] / values[second]
+    line = f"{first:26} {values[first]:8.2f}   {second:28} {values[second]:8.2f}   {ratio:7.2f}"
+    if goal is not None:
+        reached = ratio <= goal if sign == "≤" else ratio >= goal
+        line += f"  {sign} {goal:<5g}" + ("✓" if reached else "✗")
+    print(line)
