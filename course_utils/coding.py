@@ -76,7 +76,7 @@ def compress(model, images, y=None):
     """Write images in about −log₂ p(images) bits: one code for all of them.
 
     Args:
-        model: an autoregressive model, used in its own ordering: the first one, for a mixture of
+        model: an autoregressive model of binary images, used in its own ordering: the first one, for a mixture of
             orderings. Both sides must have the same one, on the same machine: a probability that
             differs in its last digit, and all that follows is noise.
         images: integer images `(N, C, H, W)`.
@@ -85,6 +85,7 @@ def compress(model, images, y=None):
     Returns:
         bytes.
     """
+    _check_binary(model)
     check_images(images, model.shape, model.levels)
     encoder = Encoder()
     pixels = images.flatten(1).T[model.ordering].tolist()  # in the order of the visit
@@ -102,6 +103,7 @@ def compress(model, images, y=None):
 
 def decompress(model, data, n, y=None):
     """Undo `compress`, with the same model and the same `y`: bytes -> `n` images `(n, C, H, W)`."""
+    _check_binary(model)
     decoder = Decoder("".join(f"{byte:08b}" for byte in data))
 
     def choose(i, logits, out):
@@ -109,3 +111,8 @@ def decompress(model, data, n, y=None):
         out.copy_(torch.tensor([decoder.read(probability) for probability in probabilities]))
 
     return model.visit(choose, n, y)
+
+
+def _check_binary(model):
+    if model.levels != 2:
+        raise ValueError(f"the coder writes bits, the model's pixels have {model.levels} levels")

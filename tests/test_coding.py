@@ -18,7 +18,7 @@ from autoregressive_models import (
     random_ordering,
 )
 
-from course_utils.autoregressive import MADE, MarkovTable
+from course_utils.autoregressive import MADE, MarkovTable, PixelCNN
 from course_utils.coding import PRECISION, Decoder, Encoder, compress, decompress
 
 # ---- bits -------------------------------------------------------------------------------------
@@ -199,3 +199,21 @@ def test_only_images_of_the_model_are_compressed():
         compress(build("FVSBN"), torch.zeros(5, *SHAPE))
     with pytest.raises(ValueError, match=r"images \(B, 1, 2, 3\)"):
         compress(build("FVSBN"), torch.zeros(5, 1, 3, 2, dtype=torch.uint8))
+
+
+def test_only_bits_are_coded():
+    model = PixelCNN((1, 2, 2), levels=3, features=4, layers=1)
+    for coder in (
+        lambda: compress(model, torch.zeros(1, 1, 2, 2, dtype=torch.uint8)),
+        lambda: decompress(model, b"", 1),
+    ):
+        with pytest.raises(ValueError, match="3 levels"):
+            coder()
+
+
+def test_a_pixelcnn_compresses_too():
+    """The cached sampler gives the coder and the decoder the same log-odds."""
+    torch.manual_seed(0)
+    model = PixelCNN((1, 4, 5), features=6, layers=3, first_kernel_size=3)
+    images = torch.randint(2, (7, 1, 4, 5), dtype=torch.uint8)
+    assert torch.equal(decompress(model, compress(model, images), 7), images)
