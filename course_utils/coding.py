@@ -76,9 +76,9 @@ def compress(model, images, y=None):
     """Write images in about −log₂ p(images) bits: one code for all of them.
 
     Args:
-        model: an autoregressive model of binary images, used in its own ordering: the first one, for a mixture of
-            orderings. Both sides must have the same one, on the same machine: a probability that
-            differs in its last digit, and all that follows is noise.
+        model: an autoregressive model of binary images, used in its own ordering: the first one,
+            for a mixture of orderings. Both sides must have the same one, on the same machine: a
+            probability that differs in its last digit, and all that follows is noise.
         images: integer images `(N, C, H, W)`.
         y: condition of a conditional model.
 
