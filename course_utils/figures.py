@@ -259,6 +259,9 @@ def dependency_maps(maps, labels=None):
         if labels is not None:
             ax.set_xticks(range(len(labels)), labels=labels)
             ax.set_yticks(range(len(labels)), labels=labels)
+            for edge in np.arange(len(labels) + 1) - 0.5:  # few cells: tell them apart
+                ax.axhline(edge, color="#CCCCCC", lw=1)
+                ax.axvline(edge, color="#CCCCCC", lw=1)
 
 
 def receptive_fields(fields, pixel):

@@ -4,6 +4,7 @@ from .autoregressive import mask_explorer, sampling_explorer
 from .conditional import completion_explorer, condition_explorer
 from .latent import latent_explorer
 from .live import LivePicture, draw_offline, font, to_pil, to_png
+from .pixels import painting_explorer, receptive_field_explorer
 
 __all__ = [
     "LivePicture",
@@ -13,6 +14,8 @@ __all__ = [
     "font",
     "latent_explorer",
     "mask_explorer",
+    "painting_explorer",
+    "receptive_field_explorer",
     "sampling_explorer",
     "to_pil",
     "to_png",

@@ -10,12 +10,7 @@ from PIL import Image, ImageDraw
 
 from .. import figures
 from ..autoregressive.made import masks as made_masks
-from .live import LivePicture, font, to_pil
-
-CANVAS = 308  # pixels: side of the image being drawn
-WAITING = (0.93, 0.93, 0.93)  # a pixel not drawn yet
-FOCUS = "#E69F00"  # what one looks at: the pixel being drawn, the active paths
-FOCUS_TEXT = "#8A5F00"  # the same, dark enough to read
+from .live import CANVAS, FOCUS, FOCUS_TEXT, WAITING, LivePicture, decimal, font, to_pil
 
 
 def sampling_explorer(models, *, temperature=1.0):
@@ -121,22 +116,18 @@ def _current_law(pen, steps, corner, nats, dims):
         left = x + 20 + 80 * k
         color = figures.COLORS["x"] if k == value else figures.COLORS["prior"]
         pen.rectangle([left, floor - full * share, left + 50, floor], color)
-        pen.text((left, floor - full * share - 22), _decimal(share), fill=dark, font=font(15))
+        pen.text((left, floor - full * share - 22), decimal(share), fill=dark, font=font(15))
         pen.text((left + 20, floor + 6), str(k), fill=dark, font=font(16))
     pen.line([x + 10, floor, x + 160, floor], fill=dark, width=1)
     pen.text((x, floor + 34), f"tiré : {value:.0f}", fill=figures.COLORS["x"], font=font(16))
-    paid = _decimal(_cost(value, probability))
+    paid = decimal(_cost(value, probability))
     pen.text((x, floor + 60), f"coût : {paid} nat", fill=dark, font=font(16))
-    pen.text((x, floor + 84), f"total : {_decimal(nats, 1)} nats", fill=dark, font=font(16))
+    pen.text((x, floor + 84), f"total : {decimal(nats, 1)} nats", fill=dark, font=font(16))
 
 
 def _cost(value, probability):
     """−log of the probability of a pixel's value, in nats; `probability`: that it be 1."""
     return 0.0 - math.log(max(probability if value else 1 - probability, 1e-30))  # never −0.0
-
-
-def _decimal(value, digits=2):
-    return f"{value:.{digits}f}".replace(".", ",")
 
 
 # ---------------------------------------------------------------------------------------------

@@ -17,6 +17,11 @@ import numpy as np
 from ipyevents import Event
 from PIL import Image, ImageFont
 
+CANVAS = 308  # pixels: side of the image being drawn
+WAITING = (0.93, 0.93, 0.93)  # a pixel not drawn yet
+FOCUS = "#E69F00"  # what one looks at: the pixel being drawn, the active paths
+FOCUS_TEXT = "#8A5F00"  # the same, dark enough to read
+
 
 def to_png(image):
     """PIL image -> PNG bytes, compressed lightly: speed matters more than size here."""
@@ -36,6 +41,11 @@ def font(size):
     """The typeface of the figures, for texts in a PIL image; `size` in pixels."""
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
     return ImageFont.truetype(str(path), size)
+
+
+def decimal(value, digits=2):
+    """A number as French writes it: 0,25."""
+    return f"{value:.{digits}f}".replace(".", ",")
 
 
 def draw_offline(paint, size):
@@ -74,10 +84,20 @@ class LivePicture(widgets.VBox):
         rows: names of the controls laid out on each line, `[["a", "b"], ["c"]]`; by default all
             on one line, which wraps.
         play: name of an `IntSlider` that a play button moves on its own, step by step.
+        pace: steps of that slider at each tick of the play button, every 80 ms.
     """
 
     def __init__(
-        self, draw, controls, *, caption, on_pointer=None, buttons=None, rows=None, play=None
+        self,
+        draw,
+        controls,
+        *,
+        caption,
+        on_pointer=None,
+        buttons=None,
+        rows=None,
+        play=None,
+        pace=1,
     ):
         self.draw, self.controls, self.on_pointer = draw, controls, on_pointer
         self._dragging = False
@@ -114,7 +134,9 @@ class LivePicture(widgets.VBox):
         if play is not None:
             if play not in controls or not any(controls[play] in line for line in lines):
                 raise ValueError(f"play={play!r}: expected the name of a slider laid out in rows")
-            self.play = self._play_button(controls[play])
+            if pace < 1:
+                raise ValueError(f"pace={pace}: expected at least one step at each tick")
+            self.play = self._play_button(controls[play], pace)
             line = next(line for line in lines if controls[play] in line)
             line.insert(line.index(controls[play]), self.play)
         lines[-1] += [*self.buttons.values(), self.reset_button]
@@ -122,11 +144,13 @@ class LivePicture(widgets.VBox):
         super().__init__([widgets.HTML(f"<i>{caption}</i>"), *lines, self.picture])
 
     @staticmethod
-    def _play_button(slider):
+    def _play_button(slider, pace):
         """Play, pause, stop: moves the slider in the browser, as a hand would."""
-        play = widgets.Play(
-            value=slider.value, min=slider.min, max=slider.max, step=slider.step, interval=80
-        )
+        step = pace * slider.step
+        # The button stops before a step that would pass its maximum. This one lets the last step
+        # pass the end of the slider, which stays there: none of its values is out of reach.
+        last = slider.max + step - slider.step
+        play = widgets.Play(value=slider.value, min=slider.min, max=last, step=step, interval=80)
         play.show_repeat = False
         widgets.jslink((play, "value"), (slider, "value"))
         return play
