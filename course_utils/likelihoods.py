@@ -108,8 +108,13 @@ def discretized_gaussian(x, mu, log_sigma, levels):
     # Φ(u) − Φ(l), on the side of the bell where both are small: exact far in the tails too
     flip = lower > 0
     low, high = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
-    log_high = torch.special.log_ndtr(high)
-    inside = log_high + torch.log(-torch.expm1(torch.special.log_ndtr(low) - log_high))
+    log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+    # a bin much narrower than the bell: the difference is lost in rounding, the density is not
+    middle, width = (low + high) / 2, bin_ / sigma
+    density = -0.5 * middle**2 - 0.5 * math.log(2 * math.pi) + torch.log(width)
+    narrow = width < 1e-3
+    gap = torch.where(narrow, -1.0, log_low - log_high)  # no gradient of a lost difference
+    inside = torch.where(narrow, density, log_high + torch.log(-torch.expm1(gap)))
     first, last = torch.special.log_ndtr(upper), torch.special.log_ndtr(-lower)
     return torch.where(x == 0, first, torch.where(x == levels - 1, last, inside))
 

@@ -27,7 +27,7 @@ SHAPES = {
 }
 each_diagram_of_shapes, each_diagram = (
     pytest.mark.parametrize("diagram", some, ids=lambda diagram: diagram.__name__)
-    for some in (SHAPES, [*SHAPES, diagrams.nade])
+    for some in (SHAPES, [*SHAPES, diagrams.nade, diagrams.gated_layer])
 )
 each_cvae = pytest.mark.parametrize(
     "diagram", [diagrams.cvae_training, diagrams.cvae_sampling], ids=["training", "sampling"]
@@ -294,3 +294,181 @@ def test_nade_colours_the_pixels_their_laws_and_what_they_bring(nade):
     }
     assert held == {*PIXELS, *LAWS} and len(boxes(nade, "x")) == 6
     assert {texts(nade)[f"$W_{i}$"].get_color() for i in (1, 2, 3)} == {COLORS["x"]}
+
+
+# ---- the gated PixelCNN -----------------------------------------------------------------------
+
+# Each operation by its name; those that appear twice, from the left.
+NODES = {
+    "$v$", "conv.\n2×3", "tanh · σ, v", "$v'$",
+    "1×1, link",
+    "$h$", "conv. masquée\n1×2", "+, link", "tanh · σ, h", "1×1", "+, residual", "$h'$",
+}  # fmt: skip
+STEPS = {
+    ("$v$", "conv.\n2×3"), ("conv.\n2×3", "tanh · σ, v"), ("tanh · σ, v", "$v'$"),
+    ("conv.\n2×3", "1×1, link"), ("1×1, link", "+, link"),
+    ("$h$", "conv. masquée\n1×2"), ("conv. masquée\n1×2", "+, link"), ("+, link", "tanh · σ, h"),
+    ("tanh · σ, h", "1×1"), ("1×1", "+, residual"), ("+, residual", "$h'$"),
+    ("$h$", "+, residual"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def gated():
+    return draw(diagrams.gated_layer)
+
+
+def operations(ax):
+    """Where each operation of the gated layer stands, in the units of the diagram."""
+    found = {}
+    for text in sorted(ax.texts, key=lambda text: text.get_position()):
+        name, (_, y) = text.get_text(), text.get_position()
+        if name == "tanh · σ":
+            name += ", v" if y > 3 else ", h"
+        elif name == "1×1" and y > 2:
+            name += ", link"
+        elif name == "+":
+            name += ", residual" if "+, link" in found else ", link"
+        assert name not in found
+        found[name] = text.get_position()
+    return {name: where for name, where in found.items() if not name.startswith("pile")}
+
+
+def segments(ax):
+    """The arrows, and the ends of the broken lines that lead to one."""
+    arrows = [patch._posA_posB for patch in ax.patches if isinstance(patch, FancyArrowPatch)]
+    lines = {tuple(line.get_xydata()[-1]): tuple(line.get_xydata()[0]) for line in ax.lines}
+    assert len(lines) == len(ax.lines)
+    return [(lines.get(tuple(start), tuple(start)), tuple(end)) for start, end in arrows]
+
+
+def test_gated_layer_has_two_stacks_one_above_the_other(gated):
+    where = operations(gated)
+    assert where.keys() == NODES
+    vertical = ["$v$", "conv.\n2×3", "tanh · σ, v", "$v'$"]
+    horizontal = [
+        "$h$",
+        "conv. masquée\n1×2",
+        "+, link",
+        "tanh · σ, h",
+        "1×1",
+        "+, residual",
+        "$h'$",
+    ]
+    for stack, title in ((vertical, "pile verticale"), (horizontal, "pile horizontale")):
+        (level,) = {where[name][1] for name in stack}
+        assert [where[name][0] for name in stack] == sorted(where[name][0] for name in stack)
+        (words,) = (text for name, text in texts(gated).items() if name.startswith(title))
+        assert 0 < words.get_position()[1] - level < 1.2, "its title is just above it"
+    assert where["$v$"][1] > where["1×1, link"][1] > where["$h$"][1]
+    for v, h in (("$v$", "$h$"), ("tanh · σ, v", "tanh · σ, h"), ("$v'$", "$h'$")):
+        assert where[v][0] == where[h][0]
+
+
+def test_gated_layer_has_an_arrow_for_each_step(gated):
+    """The link leaves the vertical stack before its gate; the residual link goes round below."""
+    where = operations(gated)
+
+    def nearest(point):
+        return min(where, key=lambda name: math.dist(where[name], point))
+
+    steps = set()
+    for start, end in segments(gated):
+        names = nearest(start), nearest(end)
+        if start == (6.4, 4.36):  # from the arrow that leaves the convolution, halfway to the gate
+            assert where["conv.\n2×3"][0] < start[0] < where["tanh · σ, v"][0]
+            names = "conv.\n2×3", names[1]
+        steps.add(names)
+    assert steps == STEPS
+    assert len(segments(gated)) == len(STEPS)
+
+
+def test_gated_layer_sends_the_vertical_stack_to_the_horizontal_one_never_back(gated):
+    link = sorted(start[1] - end[1] for start, end in segments(gated) if start[0] == end[0] == 6.4)
+    assert len(link) == 2 and min(link) > 0, "two arrows downwards"
+    (line,) = gated.lines
+    assert line.get_ydata().min() < operations(gated)["$h$"][1] - 0.5, "below every box"
+
+
+def test_gated_layer_colours_what_goes_in_and_out(gated):
+    held = {
+        name
+        for name, text in texts(gated).items()
+        if any(inside(text.get_window_extent(), b.get_window_extent()) for b in boxes(gated, "x"))
+    }
+    assert held == {"$v$", "$v'$", "$h$", "$h'$"} and len(boxes(gated, "x")) == 4
+
+
+# ---- the networks of pixels -------------------------------------------------------------------
+
+HERE = (2, 2)
+# arrows (from, to, colour, style) between cells (row, column)
+ABOVE = [(1, 1), (1, 2), (1, 3)]
+READ = {
+    "PixelCNN (masque B)": {(cell, HERE, "x", "-") for cell in [*ABOVE, (2, 1)]},
+    "Row LSTM": {(cell, HERE, "state", "-") for cell in ABOVE} | {((2, 1), HERE, "x", "-")},
+    "Diagonal BiLSTM": {
+        ((2, 1), HERE, "state", "-"),
+        ((1, 2), HERE, "state", "-"),
+        ((1, 3), (1, 2), "state", "--"),  # the scan from the right, a row above
+        ((0, 2), (1, 2), "state", "--"),
+    },
+}
+
+
+@pytest.fixture
+def networks():
+    diagrams.pixel_networks()
+    return {ax.get_title(): ax for ax in render().axes}
+
+
+def cells(ax):
+    """The colour of each cell, `(row, column)`, and its centre in pixels."""
+    squares = [(patch.get_xy(), patch) for patch in ax.patches]
+    colors = {(round(-y), round(x)): to_hex(patch.get_facecolor()) for (x, y), patch in squares}
+    centres = {(round(-y), round(x)): centre(patch) for (x, y), patch in squares}
+    assert len(colors) == len(squares)
+    return colors, centres
+
+
+def test_pixel_networks_are_three_panels_without_axes(networks):
+    assert list(networks) == list(READ) and len(plt.get_fignums()) == 1
+    figure = plt.gcf()
+    assert 7 <= figure.get_size_inches()[0] <= 11
+    titles = [ax.title.get_window_extent() for ax in networks.values()]
+    assert all(one.x1 < other.x0 for one, other in zip(titles, titles[1:]))
+    assert not any(ax.axison for ax in networks.values())
+    for ax in networks.values():
+        assert all(inside(patch.get_window_extent(), ax.bbox.padded(1)) for patch in ax.patches)
+        assert inside(ax.title.get_window_extent(), figure.bbox)
+
+
+@pytest.mark.parametrize("title", READ)
+def test_pixel_networks_tell_the_past_the_pixel_and_the_future(networks, title):
+    colors, centres = cells(networks[title])
+    assert colors.keys() == {(row, column) for row in range(4) for column in range(5)}
+    past = {color for cell, color in colors.items() if cell < HERE}
+    future = {color for cell, color in colors.items() if cell > HERE}
+    assert len(past) == len(future) == 1 and len(past | future | {colors[HERE]}) == 3
+    assert centres[0, 0][1] > centres[1, 0][1], "row 0 is at the top"
+
+
+@pytest.mark.parametrize("title", READ)
+def test_pixel_networks_have_an_arrow_for_each_thing_read(networks, title):
+    ax = networks[title]
+    _, centres = cells(ax)
+
+    def cell_at(point):
+        at = ax.transData.transform(point)
+        cell = min(centres, key=lambda cell: math.dist(centres[cell], at))
+        assert math.dist(centres[cell], at) < 3, "an arrow joins the centres of two cells"
+        return cell
+
+    names = {COLORS["x"]: "x", diagrams.DARK: "state"}
+    arrows = [text for text in ax.texts if text.arrow_patch is not None]
+    drawn = set()
+    for arrow in arrows:
+        patch = arrow.arrow_patch
+        color = names[to_hex(patch.get_edgecolor()).upper()]
+        drawn.add((cell_at(arrow.xyann), cell_at(arrow.xy), color, patch.get_linestyle()))
+    assert drawn == READ[title] and len(arrows) == len(READ[title])

@@ -22,6 +22,7 @@ from course_utils.evaluation import (
     legible_share,
     load_classifier,
     measured_dependencies,
+    receptive_field,
     total_probability,
     train_classifier,
 )
@@ -311,6 +312,60 @@ def test_measured_dependencies_change_a_pixel_to_every_other_level():
     shifts = (first[..., 0].int() - before[..., 0].int()) % 4
     assert shifts.unique().tolist() == [1, 2, 3]
     assert all(x.dtype == torch.uint8 and x.max() == 3 for x in met)
+
+
+def test_receptive_field_of_known_functions():
+    """The output at (1, 2) of a 3×4 image reads its left neighbour, or a 3×3 square around."""
+    expected = torch.zeros(1, 3, 4, dtype=torch.bool)
+    expected[0, 1, 1] = True
+    found = receptive_field(left_neighbour, (1, 3, 4), (1, 2))
+    assert found.dtype == torch.bool and torch.equal(found, expected)
+    square = torch.nn.Conv2d(2, 5, 3, padding=1)
+    expected = torch.zeros(2, 3, 4, dtype=torch.bool)
+    expected[:, :, 1:4] = True
+    assert torch.equal(receptive_field(square, (2, 3, 4), (1, 2)), expected)
+    assert not receptive_field(lambda x: 0 * x, (1, 3, 4), (1, 2)).any()
+    # at a corner, what is outside of the image is not counted
+    assert receptive_field(square, (2, 3, 4), (0, 3)).sum() == 2 * 4
+
+
+def test_receptive_field_separates_channels_and_joins_maps():
+    def maps(x):  # the second map reads the second channel, one row above
+        return torch.stack([x[:, 0], torch.nn.functional.pad(x[:, 1], (0, 0, 1, 0))[:, :-1]], 1)
+
+    expected = torch.zeros(2, 3, 4, dtype=torch.bool)
+    expected[0, 2, 1] = expected[1, 1, 1] = True
+    assert torch.equal(receptive_field(maps, (2, 3, 4), (2, 1)), expected)
+
+
+def test_receptive_field_of_maps_whose_gradients_cancel():
+    """Two opposite maps: their sum reads nothing, each of them does."""
+    found = receptive_field(lambda x: torch.cat([x, -x], 1), (1, 2, 2), (0, 1))
+    assert found.flatten().tolist() == [False, True, False, False]
+
+
+def test_receptive_field_needs_an_image_on_which_the_unit_speaks():
+    """The output is pixel 0 where all the five others are 1: once in 32 images."""
+
+    def network(x):
+        silent = (x[:, :, 0, 1:].amin(-1) > 0).float()
+        return x * silent[:, :, None, None]
+
+    met = []
+    receptive_field(lambda x: met.append(x) or network(x), (1, 1, 6), (0, 0))
+    assert met[0].shape == (8, 1, 1, 6) and set(met[0].unique().tolist()) == {0.0, 1.0}
+    assert not receptive_field(network, (1, 1, 6), (0, 0), num_images=1).any()
+    for seed in (0, 1):
+        many = receptive_field(network, (1, 1, 6), (0, 0), num_images=500, seed=seed)
+        assert many.flatten().tolist() == [True] + [False] * 5
+
+
+def test_receptive_field_leaves_no_gradient_and_no_trace():
+    network = torch.nn.Conv2d(1, 3, 3, padding=1)
+    state = torch.get_rng_state()
+    receptive_field(network, (1, 4, 4), (2, 2))
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 class Linear(torch.nn.Module):

@@ -298,3 +298,123 @@ def test_dependency_maps_go_from_white_to_the_colour_of_x_each_on_its_scale(scal
         assert to_hex(shown(ax, 0.0)) == "#ffffff"
         assert to_hex(shown(ax, largest)).upper() == COLORS["x"]
     assert to_hex(shown(by_size, scale / 2)) not in ("#ffffff", COLORS["x"].lower())
+
+
+def test_dependency_maps_name_the_inputs_and_the_outputs():
+    figures.dependency_maps({"A": torch.zeros(6, 6), "B": torch.eye(6) > 0}, labels="RRVVBB")
+    for ax in render().axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            ticks = {t.get_loc(): t.label1.get_text() for t in axis.get_major_ticks()}
+            assert ticks == dict(enumerate("RRVVBB"))
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("entrée", "sortie")
+        # a line on each side of each cell
+        across = sorted(line.get_ydata()[0] for line in ax.lines if len({*line.get_ydata()}) == 1)
+        upright = sorted(line.get_xdata()[0] for line in ax.lines if len({*line.get_xdata()}) == 1)
+        assert across == upright == [k - 0.5 for k in range(7)]
+        assert len(ax.lines) == 14
+
+
+def test_dependency_maps_keep_their_numbers_without_labels():
+    figures.dependency_maps({"B": torch.eye(6)})
+    (ax,) = render().axes
+    words = [text.get_text() for text in ax.get_xticklabels() + ax.get_yticklabels()]
+    assert words and not set(words) & set("RVB")
+    assert not ax.lines, "784 cells are not told apart"
+
+
+def cells_of(ax):
+    """The colours of the cells, `(H, W)` names in capitals; the cell outlined."""
+    (image,), (square,) = ax.images, ax.patches
+    assert image.origin == "upper", "row 0 is at the top"
+    assert not square.get_fill() and to_hex(square.get_edgecolor()).upper() in OKABE_ITO
+    (x, y, width, height) = square.get_bbox().bounds
+    assert (width, height) == (1, 1)
+    colors = [[to_hex(cell).upper() for cell in row] for row in image.get_array()]
+    return colors, (y + 0.5, x + 0.5)
+
+
+def no_label(ax):
+    return not any(text.get_text() for text in ax.get_xticklabels() + ax.get_yticklabels())
+
+
+def test_receptive_fields_tell_what_is_read_what_is_missed_and_what_is_to_come():
+    """Pixel (1, 2) of 3×4: six pixels before it, four of them read; a leak shows, and counts."""
+    read = torch.zeros(3, 4, dtype=torch.bool)
+    read[0, :3] = read[1, 1] = True
+    leak = read.clone()
+    leak[2, 3] = True
+    figures.receptive_fields(
+        {"masque": read, "fuite": leak, "rien": torch.zeros_like(read)}, (1, 2)
+    )
+    axes = render().axes
+    assert len(axes) == 3 and len(plt.get_fignums()) == 1
+    r, b = COLORS["x"], figures.FIELD_COLORS["blind"].upper()
+    w = cells_of(axes[0])[0][2][0]
+    assert len({r, b, w}) == 3 and min(to_rgb(w)) > 0.9, "what is to come is nearly white"
+    fields = [[r, r, r, b], [b, r, w, w], [w, w, w, w]]
+    assert cells_of(axes[0]) == (fields, (1, 2))
+    assert cells_of(axes[1]) == ([*fields[:2], [w, w, w, r]], (1, 2))
+    assert cells_of(axes[2]) == ([[b, b, b, b], [b, b, w, w], [w, w, w, w]], (1, 2))
+    counts = [ax.get_title().split("\n") for ax in axes]
+    assert counts == [
+        ["masque", "4 pixels lus sur 6"],
+        ["fuite", "5 pixels lus sur 6"],
+        ["rien", "0 pixels lus sur 6"],
+    ]
+
+
+def test_receptive_fields_are_drawn_from_numpy_for_the_first_pixel_alone():
+    figures.receptive_fields({"une": np.zeros((2, 2), dtype=bool)}, (0, 0))
+    (ax,) = render().axes
+    colors, outlined = cells_of(ax)
+    assert len(set(sum(colors, []))) == 1 and outlined == (0, 0)
+    assert ax.get_title() == "une\n0 pixels lus sur 0"
+
+
+def test_receptive_fields_accept_the_answer_of_an_exercise_as_it_comes():
+    """`pixels_read` may return numbers, lists, counts of paths: what is not zero is read."""
+    paths = [[1, 3, 0], [2, 0, 0]]
+    for read in (torch.tensor(paths), torch.tensor(paths).float(), np.array(paths) > 0, paths):
+        figures.receptive_fields({"chemins": read}, (1, 1))
+        (ax,) = render().axes
+        assert ax.get_title() == "chemins\n3 pixels lus sur 4"
+        assert cells_of(ax)[0][0][:2] == [COLORS["x"]] * 2
+        plt.close("all")
+
+
+@pytest.mark.parametrize("as_tensor", [torch.as_tensor, np.array, list])
+def test_kernel_masks_show_the_weights_that_are_kept(as_tensor):
+    masks = {
+        "A": [[1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]],
+        "B": [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0] * 5, [0] * 5],
+    }
+    figures.kernel_masks({name: as_tensor(mask) for name, mask in masks.items()})
+    axes = render().axes
+    kept, cut = COLORS["x"], cells_of(axes[0])[0][2][2]
+    assert cut != kept
+    for ax, (name, mask) in zip(axes, masks.items()):
+        colors, outlined = cells_of(ax)
+        assert colors == [[kept if weight else cut for weight in row] for row in mask]
+        assert outlined == (len(mask) // 2,) * 2
+        assert ax.get_title() == f"{name}\n{int(np.sum(mask))} poids gardés"
+        assert ax.title.get_fontsize() == 12
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_pictures_of_cells_fit_the_page_and_show_every_cell(count):
+    """White lines between the cells, no numbers; no title runs over its neighbour."""
+    masks = {f"masque {k}, 7×7": torch.ones(7, 7) for k in range(count)}
+    figures.kernel_masks(masks)
+    figure = render()
+    width, height = figure.get_size_inches()
+    assert 4 <= width <= 9 and 2 < height < 5
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            assert [tick.get_loc() for tick in axis.get_major_ticks()] == [
+                k - 0.5 for k in range(8)
+            ]
+        lines = ax.get_xgridlines() + ax.get_ygridlines()
+        assert all(line.get_visible() and line.get_color() == "white" for line in lines)
+        assert no_label(ax)
+    titles = [ax.title.get_window_extent() for ax in figure.axes]
+    assert all(one.x1 < other.x0 for one, other in zip(titles, titles[1:]))

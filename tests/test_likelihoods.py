@@ -12,6 +12,7 @@ from course_utils.likelihoods import (
     bernoulli,
     bits_per_dim,
     categorical,
+    discretized_gaussian,
     discretized_logistic_mixture,
     gaussian,
     laplace,
@@ -140,6 +141,69 @@ def test_discrete_laws_are_finite_far_in_the_tails(law):
     assert log_prob.min() < -999
 
 
+# ---- the discretised Gaussian: the same, with other tails -------------------------------------
+
+
+def every_level_of_a_gaussian(levels, mu, log_sigma, dtype=torch.float64):
+    mu, log_sigma = (torch.full((levels,), v, dtype=dtype) for v in (mu, log_sigma))
+    mu.requires_grad_(), log_sigma.requires_grad_()
+    return discretized_gaussian(torch.arange(levels), mu, log_sigma, levels), (mu, log_sigma)
+
+
+def test_discretized_gaussian_is_a_difference_of_cumulative_probabilities():
+    """Five levels at 0, 0.25, …, 1; open at both ends."""
+    edges = torch.tensor([-math.inf, 0.125, 0.375, 0.625, 0.875, math.inf], dtype=torch.float64)
+    expected = distributions.Normal(0.6, math.exp(-1.0)).cdf(edges).diff()
+    found, _ = every_level_of_a_gaussian(5, 0.6, -1.0)
+    torch.testing.assert_close(found.exp(), expected)
+
+
+@pytest.mark.parametrize("levels", [3, 17, 256])
+@pytest.mark.parametrize("mu", [0.0, 0.3, 1.0, -2.0, 3.0])
+@pytest.mark.parametrize("log_sigma", [-4.0, -1.0, 1.0])
+def test_discretized_gaussian_in_the_tails(levels, mu, log_sigma):
+    """Against `erfc`, on the side where it is small: exact as far as float64 can hold it."""
+    found, _ = every_level_of_a_gaussian(levels, mu, log_sigma)
+    for k, value in enumerate(found.tolist()):
+        scale = math.exp(log_sigma) * math.sqrt(2)
+        low = -math.inf if k == 0 else ((k - 0.5) / (levels - 1) - mu) / scale
+        high = math.inf if k == levels - 1 else ((k + 0.5) / (levels - 1) - mu) / scale
+        if low > 0:
+            low, high = -high, -low
+        mass = (math.erfc(-high) - math.erfc(-low)) / 2
+        if mass > 1e-300:
+            assert value == pytest.approx(math.log(mass), rel=1e-7, abs=1e-7)
+        else:
+            assert -1e6 < value < -650
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+@pytest.mark.parametrize("mu", [0.0, 0.3, -1.0, 1.5, 50.0, -50.0])
+@pytest.mark.parametrize("log_sigma", [-7.0, -3.0, 0.0, 5.0])
+def test_discretized_gaussian_sums_to_one(levels, mu, log_sigma):
+    log_prob, _ = every_level_of_a_gaussian(levels, mu, log_sigma)
+    assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("levels", [3, 17, 256])
+@pytest.mark.parametrize("mu", [0.0, 0.5, 8.0, -8.0, 50.0])
+@pytest.mark.parametrize("log_sigma", [-6.0, 0.0, 3.0])
+def test_discretized_gaussian_is_finite_far_in_the_tails(levels, mu, log_sigma):
+    """In float32, up to 10⁴ deviations away."""
+    mu = min(mu, 1 + 1e4 * math.exp(log_sigma))
+    log_prob, parameters = every_level_of_a_gaussian(levels, mu, log_sigma, torch.float32)
+    assert torch.isfinite(log_prob).all() and (log_prob <= 0).all()
+    log_prob.sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in parameters)
+
+
+def test_narrow_bins_are_the_density_times_their_width():
+    log_prob, (mu, log_sigma) = every_level_of_a_gaussian(256, 0.45, -1.0)
+    place = torch.arange(256, dtype=torch.float64) / 255
+    expected = gaussian(place, mu, 2 * log_sigma) - math.log(255)
+    torch.testing.assert_close(log_prob[1:-1], expected[1:-1], rtol=0, atol=1e-4)
+
+
 # ---- the three costs of the lecture ---------------------------------------------------------
 
 
@@ -223,6 +287,10 @@ MIXTURE = torch.zeros(2, 4, 1, 3, 3)
         (lambda: categorical(BINARY, MIXTURE[:1]), "logits describes"),
         (lambda: categorical(GREY, MIXTURE), r"integer pixels in \{0, …, 3\}, got torch.float32"),
         (lambda: categorical(4 * BINARY, MIXTURE), r"got \[4, 4\]: quantise with.*quantize"),
+        (lambda: discretized_gaussian(BINARY, GREY[:1], GREY, 17), "mu describes"),
+        (lambda: discretized_gaussian(BINARY, GREY, GREY[:1], 17), "log_sigma describes"),
+        (lambda: discretized_gaussian(GREY, GREY, GREY, 17), "expected integer pixels"),
+        (lambda: discretized_gaussian(17 * BINARY, GREY, GREY, 17), r"got \[17, 17\]"),
         (
             lambda: discretized_logistic_mixture(BINARY, MIXTURE, MIXTURE[:1], MIXTURE, 17),
             "mu describes",

@@ -1,6 +1,7 @@
 """The training loop: what it keeps, how it stops, how it resumes; the files it writes."""
 
 import builtins
+import json
 import math
 import pickle
 from types import SimpleNamespace
@@ -229,6 +230,61 @@ def test_every_validation_has_the_same_noise(data):
 # ---- device and mode --------------------------------------------------------------------------
 
 
+class Products(nn.Module):
+    """A product and a convolution; notes what each call of the loss computed with."""
+
+    def __init__(self, on_step=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.conv = nn.Linear(3, 4), nn.Conv1d(1, 2, 3)
+        self.on_step, self.met = on_step, []
+
+    def loss(self, x, y=None):
+        if self.training and self.on_step is not None:
+            self.on_step(sum(training for training, *_ in self.met))
+        product, convolution = self.linear(x), self.conv(x[:, None])
+        self.met.append((self.training, product.dtype, convolution.dtype, self.linear.weight.dtype))
+        return (product.float() ** 2).mean() + (convolution.float() - 1).pow(2).mean()
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_bfloat16_is_for_the_products_of_the_training_only(tmp_path, data, bfloat16):
+    """Weights, gradients and validation keep their 32 bits; the file tells."""
+    model, checkpoint = Products(), tmp_path / "run.safetensors"
+    history = run(model, data, bfloat16=bfloat16, lr=0.02, checkpoint=checkpoint)
+    assert history.val[-1] < 0.1 * history.val[0]
+    full = torch.float32
+    half = torch.bfloat16 if bfloat16 else full
+    assert set(model.met) == {(True, half, half, full), (False, full, full, full)}
+    assert all(value.dtype == full for value in model.state_dict().values())
+    assert all(parameter.grad.dtype == full for parameter in model.parameters())
+    assert not torch.is_autocast_enabled("cpu")
+    with safe_open(checkpoint, framework="pt") as file:
+        assert json.loads(file.metadata()["json"])["recipe"]["bfloat16"] is bfloat16
+        moments = [name for name in file.keys() if name.startswith(("adam", "best", "model"))]
+        assert moments and all(file.get_tensor(name).dtype == full for name in moments)
+
+
+def test_bfloat16_changes_the_training_a_little(data):
+    weights = []
+    for bfloat16 in (False, True, True):
+        model = Products()
+        run(model, data, bfloat16=bfloat16, steps=20, lr=0.02)
+        weights.append(model.linear.weight.detach())
+    assert torch.equal(weights[1], weights[2]) and not torch.equal(weights[0], weights[1])
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=0.02)
+
+
+def test_a_resumed_training_in_bfloat16_equals_an_uncut_one(tmp_path, data):
+    whole, cut, resumed = Products(), Products(interrupt_at(23)), Products()
+    checkpoint = tmp_path / "run.safetensors"
+    options = {"bfloat16": True, "lr": 0.02}
+    run(whole, data, **options)
+    assert run(cut, data, checkpoint=checkpoint, **options).end == "interrupted"
+    run(resumed, data, checkpoint=checkpoint, resume=True, **options)
+    assert same(resumed, whole)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_model_goes_home_in_eval_mode(data, device):
     model = Noisy().train()
@@ -380,7 +436,7 @@ def test_resuming_an_early_stopped_training_changes_nothing(tmp_path, overfittin
 @pytest.mark.parametrize(
     "other",
     [{"steps": 61}, {"batch_size": 21}, {"lr": 0.2}, {"weight_decay": 0.1}, {"val_every": 6},
-     {"seed": 1}, {"conditional": True}],
+     {"seed": 1}, {"conditional": True}, {"bfloat16": True}],
     ids=lambda other: next(iter(other)),
 )  # fmt: skip
 def test_resuming_with_another_recipe_is_refused(tmp_path, data, other):

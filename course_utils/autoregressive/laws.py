@@ -189,6 +189,7 @@ class LogisticMixture(LevelsLaw):
     def start(self, images):
         mean, deviation = (2 * moment for moment in _moments(images, self.levels))
         spread = torch.linspace(-1, 1, self.components)[:, None, None, None]
+        spread = spread - spread.mean()  # a single component is in the middle
         mu = (mean - 1) + deviation * spread  # (M, C, H, W)
         log_scale = (deviation / 2).log().expand_as(mu)
         return torch.cat([torch.zeros_like(mu), mu, log_scale])
