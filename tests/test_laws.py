@@ -222,6 +222,9 @@ def test_a_draw_is_the_inverse_of_the_cumulated_probabilities(law):
         below, above = (draw(law, parameters, (steps[:, k] + e).float()) for e in (-1e-5, 1e-5))
         assert (below[clear] == k).all() and (above[clear] == k + 1).all()
     assert (draw(law, parameters, torch.zeros(20)) == 0).all()
+    # a level of probability zero is never drawn, even by the smallest number
+    best = law.level_log_probs(parameters).argmax(1)
+    assert torch.equal(draw(law, parameters, torch.zeros(20), 0.0), best) and (best > 0).any()
     top = draw(law, parameters, torch.full((20,), 1 - 1e-7))
     assert (top[steps[:, 3] < 0.999] == 4).all()
 
