@@ -58,7 +58,9 @@ class RowLSTM(_PixelRNN):
 
 
 class DiagonalBiLSTM(_PixelRNN):
-    """The memory goes along the diagonals, from both sides: a pixel sees all those before it.
+    """The memory goes along the diagonals, from both sides: a pixel sees those before it.
+
+    All but the last pixel of the row above, unless the first convolution reaches it.
 
     See `RowLSTM` for the arguments.
     """
@@ -139,15 +141,14 @@ class DiagonalScan(nn.Module):
 
     def forward(self, x, classes):
         """`(B, F, H, W)` -> hidden states `(B, F, H, W)`."""
-        gates = skew(self.input_to_state(x) + self.bias(classes))  # (B, 4F, H, W + H − 1)
-        inside = skew(torch.ones_like(x[:1, :1]))  # outside of the image, the states stay 0
+        # (B, 4F, H, W + H − 1), zeros outside of the image: before it, the states stay 0
+        gates = skew(self.input_to_state(x) + self.bias(classes))
         h = c = torch.zeros_like(x[..., 0])  # (B, F, H)
         diagonals = []
-        for diagonal, is_inside in zip(gates.unbind(3), inside.unbind(3)):
+        for diagonal in gates.unbind(3):
             # before this step, h is the column on the left of the skewed map: at row r, the
             # pixel on the left; at row r − 1, the pixel above
             h, c = lstm_cell(diagonal + self.state_to_state(F.pad(h, (1, 0))), c)
-            h, c = h * is_inside, c * is_inside
             diagonals.append(h)
         return unskew(torch.stack(diagonals, 3))
 

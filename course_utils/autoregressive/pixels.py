@@ -59,6 +59,10 @@ class PixelModel(AutoregressiveModel):
         self.ordering.copy_(torch.arange(self.dims).view(self.shape).permute(1, 2, 0).flatten())
         self.features, self.one_hot = features, one_hot
         self.groups = channels if link_channels else 1
+        if features < 1 or features % self.groups:
+            raise ValueError(
+                f"features={features}: expected a multiple of {self.groups}, as many per colour"
+            )
         self.in_features = channels * (self.levels if one_hot else 1)
         self.num_outputs = self.law.num_parameters or 1  # parameters of a pixel of one channel
         self.hidden = MaskedConv2d("B", features, features, 1, groups=self.groups)
