@@ -323,23 +323,25 @@ def _bars(pen, corner, size, law, drawn, colors):
     slot = width / len(law)
     half = max(0.5, min(0.36 * slot, 28))  # of a bar
     every = math.ceil(20 / slot)  # labels that would touch each other are left out
-    for level, share in enumerate(law):
-        middle, rise = x + slot * (level + 0.5), round(full * share)
-        color = colors[level == drawn]
+    middles = [x + slot * (level + 0.5) for level in range(len(law))]
+    rises = [round(full * share) for share in law]
+    for level, (middle, rise) in enumerate(zip(middles, rises)):
         if rise:
-            pen.rectangle([middle - half, floor - rise, middle + half, floor - 1], color)
-        if level == drawn:
-            text = f"p({level}) = {decimal(share, 3)}"
-            reach = font(14).getlength(text) / 2
-            at = min(max(middle, x + reach), x + width - reach)
-            ink = FOCUS_TEXT if color == FOCUS else color
-            pen.text((at, floor - rise - 3), text, fill=ink, font=font(14), anchor="mb")
-            pen.polygon(
-                [(middle, floor + 1), (middle - 4, floor + 5), (middle + 4, floor + 5)], color
-            )
+            box = [middle - half, floor - rise, middle + half, floor - 1]
+            pen.rectangle(box, colors[level == drawn])
         if level % every == 0:
             ink = figures.COLORS["truth"]
             pen.text((middle, floor + 9), str(level), fill=ink, font=font(12), anchor="mt")
+
+    middle, color = middles[drawn], colors[True]
+    pen.polygon([(middle, floor + 1), (middle - 4, floor + 5), (middle + 4, floor + 5)], color)
+    text = f"p({drawn}) = {decimal(law[drawn], 3)}"
+    reach = font(14).getlength(text) / 2
+    at = min(max(middle, x + reach), x + width - reach)
+    # above its bar, and above those beside it that the text would cover
+    rise = max(r for r, m in zip(rises, middles) if abs(m - at) < reach + half)
+    ink = FOCUS_TEXT if color == FOCUS else color
+    pen.text((at, floor - rise - 3), text, fill=ink, font=font(14), anchor="mb")
 
 
 # ---------------------------------------------------------------------------------------------
