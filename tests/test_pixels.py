@@ -571,19 +571,19 @@ def test_a_masked_convolution_pixel_by_pixel(rows_above, scaled):
     torch.manual_seed(0)
     conv = MaskedConv2d("B", 2, 3, 5, rows_above=rows_above)
     x, more = torch.randn(4, 2, 3, 6), torch.randn(4, 3, 3, 6)
-    biases = torch.randn(3, 1, 6, 3)
-    scale = torch.tensor([1.0, 2.0, -3.0]) if scaled and not rows_above else None
+    biases = torch.randn(3, 6, 3, 1)  # rows `(W, out, n or 1)`
+    scale = torch.tensor([[1.0], [2.0], [-3.0]]) if scaled and not rows_above else 1
     with torch.no_grad():
         cache = ConvCache(conv, biases.unbind(), 4, 6, scale=scale)
         out = torch.empty_like(more)
         for row in range(3):
-            cache.start_row(row, more[:, :, row].transpose(1, 2))
+            cache.start_row(row, more[:, :, row].permute(1, 2, 0))
             for column in range(6):
-                cache.cells[column].copy_(x[:, :, row, column])
-                assert torch.equal(cache.row[:, column], x[:, :, row, column])
-                out[:, :, row, column] = cache.pixel(column)
-        share = conv(x) if scale is None else conv(x) * scale[:, None, None]
-        expected = share + more + biases.permute(1, 3, 0, 2)
+                cache.row[column] = x[:, :, row, column].T
+                for _ in range(2):  # asking again changes nothing
+                    out[:, :, row, column] = cache.pixel(column).T
+        expected = conv(x) * torch.as_tensor(scale)[..., None]
+        expected = expected + more + biases.permute(3, 2, 0, 1)
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -655,8 +655,12 @@ def test_unskew_undoes_skew(size):
 
 def test_what_the_network_reads():
     grey, names = build("plain", "softmax"), build("plain", "one-hot")
-    assert grey.encode(torch.tensor([0.0, 1.0, 3.0])).tolist() == [[0], [pytest.approx(1 / 3)], [1]]
-    assert names.encode(torch.tensor([2.0, 0.0])).tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert grey.encode(torch.tensor([0.0, 1.0, 3.0])).tolist() == [[0, pytest.approx(1 / 3), 1]]
+    assert names.encode(torch.tensor([2.0, 0.0])).tolist() == [[0, 1], [0, 0], [1, 0]]
+    x = torch.tensor([[2.0, 0.0, 1.0]])
+    for model in (grey, names):
+        out = torch.full_like(model.encode(x), -1)
+        assert model.encode(x, out=out) is out and torch.equal(out, model.encode(x))
     assert (grey.in_features, names.in_features) == (1, 6)
 
 

@@ -100,71 +100,95 @@ def check_kernel_size(kernel_size, at_least=1):
 
 
 class RowsAbove:
-    """The rows that a kernel still sees: `(n, rows, W + 2·reach, features)`, zeros around."""
+    """What a kernel owes to the rows that are complete: a product for each of its columns.
 
-    def __init__(self, n, width, features, reach, rows, device):
-        self.maps = torch.zeros(n, rows, width + 2 * reach, features, device=device)
-        self.inside = slice(reach, reach + width)
+    The maps are kept with the features first and the images last, `(rows, features, W + 2·reach,
+    n)`, zeros around: what a column of the kernel reads is then a mere slice, nothing is copied.
+
+    Args:
+        weight: `(out, features, rows, 2·reach + 1)`.
+        n, width: number of images, and of pixels in a row.
+        bias: to add, `(out, 1, n or 1)`; none by default.
+    """
+
+    def __init__(self, weight, n, width, bias=None):
+        out, features, rows, columns = weight.shape
+        reach = columns // 2
+        maps = torch.zeros(rows, features, (width + 2 * reach) * n, device=weight.device)
+        self.maps = maps
+        self.nearest = maps[-1, :, reach * n : (reach + width) * n].unflatten(1, (width, n))
+        self.taps = [
+            (
+                weight[..., column].transpose(1, 2).flatten(1),
+                maps.flatten(0, 1)[:, column * n : (column + width) * n],
+            )
+            for column in range(columns)
+        ]
+        bias = torch.zeros(out, 1, 1, device=weight.device) if bias is None else bias
+        self.bias = bias.expand(out, width, n).flatten(1)
+        self.sums = torch.empty(out, width * n, device=weight.device)
+        self.row = self.sums.unflatten(1, (width, n))
 
     def push(self, row):
-        """`(n, W, features)` becomes the nearest row; the farthest is forgotten."""
-        for nearer in range(1, self.maps.shape[1]):
-            self.maps[:, nearer - 1] = self.maps[:, nearer]
-        self.maps[:, -1, self.inside] = row
+        """`(features, W, n)` becomes the nearest row; the farthest is forgotten."""
+        for nearer in range(1, len(self.maps)):
+            self.maps[nearer - 1] = self.maps[nearer]
+        self.nearest.copy_(row)
 
-    def convolve(self, weight):
-        """A kernel `(out, features, rows, 2·reach + 1)` on these rows -> `(n, W, out)`."""
-        return F.conv2d(self.maps.permute(0, 3, 1, 2), weight)[:, :, 0].transpose(1, 2)
+    def convolve(self):
+        """The kernel at each pixel of the next row -> `(out, W, n)`, always the same tensor."""
+        sums = self.bias
+        for weight, window in self.taps:
+            sums = torch.addmm(sums, weight, window, out=self.sums)
+        return self.row
 
 
 class ConvCache:
     """A `MaskedConv2d` along the current row, what it owes to the rows above being added up.
 
     The share of the rows above is computed once per row, for all its pixels. What is left for each
-    pixel is one product, written into tensors made in advance: at this size, preparing a tensor
+    pixel is one product, written into a tensor made in advance: at this size, preparing a tensor
     takes as long as computing what it holds.
 
     Args:
         conv: the `MaskedConv2d`.
-        biases: list of H rows `(n or 1, W or 1, out)` to add.
+        biases: list of H rows `(W or 1, out, n or 1)` to add.
         n, width: number of images, and of pixels in a row.
-        scale: `(out,)`, to multiply the outputs by (those of `biases` are not).
+        scale: `(out, 1)`, to multiply the outputs by (those of `biases` are not).
 
     Attributes:
-        row: inputs of the current row, `(n, W, in_features)`, to be written from left to right.
-        cells: its pixels, W views `(n, in_features)`.
+        row: inputs of the current row, `(W, in_features, n)`, to be written from left to right.
         new: what `pixel` returns, always the same tensor.
     """
 
-    def __init__(self, conv, biases, n, width, *, scale=None):
+    def __init__(self, conv, biases, n, width, *, scale=1):
         weight = conv.masked_weight()
         out, features, rows, _ = weight.shape
         reach, device = conv.padding[0], weight.device
-        self.weight_above, self.biases = weight[:, :, :-1], biases
-        along = (
-            weight[:, :, -1, : reach + 1].permute(2, 1, 0).flatten(0, 1)
-        )  # (taps · features, out)
-        self.weight = (along if scale is None else along * scale).contiguous()
+        self.biases = biases
+        # (out, taps · features)
+        self.weight = weight[:, :, -1, : reach + 1].transpose(1, 2).flatten(1) * scale
 
-        padded = torch.zeros(n, reach + width, features, device=device)
-        self.row = padded[:, reach:]
-        self.cells = self.row.unbind(1)
-        self.windows = [  # the pixel and those on its left: W views (n, taps · features)
-            padded[:, column : column + reach + 1].flatten(1) for column in range(width)
+        padded = torch.zeros(reach + width, features, n, device=device)
+        self.row = padded[reach:]
+        self.windows = [  # the pixel and those on its left: W views (taps · features, n)
+            padded[column : column + reach + 1].flatten(0, 1) for column in range(width)
         ]
-        self.above = RowsAbove(n, width, features, reach, rows - 1, device) if rows > 1 else None
-        self.sums = torch.empty(n, width, out, device=device)  # the share of the rows above
-        self.sum_cells = self.sums.unbind(1)
-        self.new = torch.empty(n, out, device=device)
+        self.above = None
+        if rows > 1:
+            self.above = RowsAbove(weight[:, :, :-1], n, width)
+        self.sums = torch.empty(width, out, n, device=device)  # the share of the rows above
+        self.new = torch.empty(out, n, device=device)
 
-    def start_row(self, row, above=0.0):
-        """The row before is complete; `above` `(n, W, out)` is added to the new one's outputs."""
+    def start_row(self, row, above=None):
+        """The row before is complete; `above` `(out, W, n)` is added to the new one's outputs."""
         if self.above is not None:
             if row > 0:
-                self.above.push(self.row)
-            above = above + self.above.convolve(self.weight_above)
-        torch.add(above, self.biases[row], out=self.sums)
+                self.above.push(self.row.transpose(0, 1))
+            share = self.above.convolve()
+            above = share if above is None else share.add_(above)
+        torch.add(above.transpose(0, 1), self.biases[row], out=self.sums)
 
     def pixel(self, column):
-        """Output `(n, out)` at a pixel, its inputs and those on its left being known."""
-        return torch.addmm(self.sum_cells[column], self.windows[column], self.weight, out=self.new)
+        """Output `(out, n)` at a pixel, its inputs and those on its left being known."""
+        return torch.addmm(self.sums[column], self.weight, self.windows[column], out=self.new)

@@ -127,7 +127,8 @@ def gate(features, dim=1):
 # ---------------------------------------------------------------------------------------------
 # Sampling: all that the next pixels will read again, so that no feature is computed twice. At this
 # size, looking a tensor up takes as long as computing what it holds: `plan` lists, column by
-# column, what each layer reads and where it writes.
+# column, what each layer reads and where it writes. With the features first and the images last,
+# all that a pixel reads is in one piece, and so is what it writes.
 # ---------------------------------------------------------------------------------------------
 
 
@@ -137,12 +138,12 @@ class _PlainCache:
         convs = [
             ConvCache(layer.conv, layer.bias.rows(classes), n, width) for layer in model.layers
         ]
-        self.convs, self.cells = convs, convs[0].cells
-        self.last = torch.empty(n, model.features, device=model.b.device)
-        outs = [conv.cells for conv in convs[1:]] + [[self.last] * width]
+        self.convs, self.row = convs, convs[0].row
+        self.last = torch.empty(model.features, n, device=model.b.device)
+        outs = [conv.row for conv in convs[1:]] + [[self.last] * width]
         self.plan = [
             [
-                (conv.sum_cells[column], conv.windows[column], conv.weight, conv.new, out[column])
+                (conv.sums[column], conv.weight, conv.windows[column], conv.new, out[column])
                 for conv, out in zip(convs, outs)
             ]
             for column in range(width)
@@ -154,21 +155,23 @@ class _PlainCache:
 
     def features(self, column):
         h = None
-        for sums, window, weight, new, out in self.plan[column]:
-            torch.addmm(sums, window, weight, out=new)
-            if h is not None:
-                new.add_(h)
-            torch.clamp_min(new, 0, out=out)  # what the next layer reads: relu(h)
-            h = new
+        for sums, weight, window, new, out in self.plan[column]:
+            torch.addmm(sums, weight, window, out=new)
+            h = new if h is None else new.add_(h)
+            torch.clamp_min(h, 0, out=out)  # what the next layer reads
         return self.last
 
 
 class _GatedCache:
     """The vertical stack advances row by row, the horizontal one pixel by pixel.
 
-    With tanh(a) = 2σ(2a) − 1, one sigmoid makes both factors of a gate, and
+    With tanh(a) = 2σ(2a) − 1, one sigmoid makes both factors of a gate. In the vertical stack,
 
-    residual · (tanh(a) σ(b)) = [2·residual, −residual] · [σ(2a) σ(b), σ(b)].
+        tanh(a) σ(b) = 2 (σ(2a) − ½) σ(b),
+
+    and in the horizontal one,
+
+        residual · tanh(a) σ(b) = [2·residual, −residual] · [σ(2a) σ(b), σ(b)].
 
     The factors 2 are put into the weights once and for all.
     """
@@ -177,15 +180,15 @@ class _GatedCache:
         width, features = model.shape[2], model.features
         self.layers = [_GatedLayerCache(layer, classes, n, width) for layer in model.layers]
         convs = [layer.conv for layer in self.layers]
-        self.row, self.cells = convs[0].row, convs[0].cells
-        self.last = torch.empty(n, features, device=model.b.device)
+        self.row = convs[0].row
+        self.last = torch.empty(features, n, device=model.b.device)
         zeros = torch.zeros_like(self.last)  # the first layer has no residual link
-        outs = [conv.cells for conv in convs[1:]] + [[self.last] * width]
+        outs = [conv.row for conv in convs[1:]] + [[self.last] * width]
         self.plan = [
             [
-                (conv.sum_cells[column], conv.windows[column], conv.weight, conv.new,
-                 *conv.new.chunk(2, 1), conv.cells[column] if number else zeros,
-                 layer.residual, out[column])
+                (conv.sums[column], conv.weight, conv.windows[column], conv.new,
+                 *conv.new.chunk(2), conv.row[column] if number else zeros, layer.residual,
+                 out[column])
                 for number, (layer, conv, out) in enumerate(zip(self.layers, convs, outs))
             ]
             for column in range(width)
@@ -193,37 +196,38 @@ class _GatedCache:
 
     def start_row(self, row):
         # the vertical stack starts from the row above, which is complete; zeros above the image
-        v = self.row if row > 0 else torch.zeros_like(self.row)
+        v = (self.row if row > 0 else torch.zeros_like(self.row)).transpose(0, 1)
         for layer in self.layers:
             v = layer.start_row(row, v)
 
     def features(self, column):
-        for sums, window, weight, gates, product, sigmoid_b, h, residual, out in self.plan[column]:
-            torch.addmm(sums, window, weight, out=gates).sigmoid_()
+        for sums, weight, window, gates, product, sigmoid_b, h, residual, out in self.plan[column]:
+            torch.addmm(sums, weight, window, out=gates).sigmoid_()
             product.mul_(sigmoid_b)
-            torch.addmm(h, gates, residual, out=out)
+            torch.addmm(h, residual, gates, out=out)
         return self.last
 
 
 class _GatedLayerCache:
     def __init__(self, layer, classes, n, width):
-        weight = layer.vertical.weight
-        out, (_, features, rows, columns) = len(layer.residual.weight), weight.shape
-        scale = torch.ones(2 * out, device=weight.device)
-        scale[:out] = 2
-        # the vertical stack
-        self.above = RowsAbove(n, width, features, columns // 2, rows, weight.device)
-        self.vertical, self.vertical_biases = weight, layer.vertical_bias.rows(classes)
+        features = len(layer.residual.weight)
+        scale = torch.ones(2 * features, 1, device=layer.residual.weight.device)
+        scale[:features] = 2  # the a of a gate
+        # the vertical stack; its gates are the halves of those of the layer before
+        weight = layer.vertical.weight if layer.first else 2 * layer.vertical.weight
+        bias = layer.vertical_bias.rows(classes)[0].transpose(0, 1)  # (2F, 1, n or 1)
+        self.above = RowsAbove(weight * scale[..., None, None], n, width, bias * scale[..., None])
         # the horizontal stack
         biases = [bias * scale for bias in layer.horizontal_bias.rows(classes)]
         self.conv = ConvCache(layer.horizontal, biases, n, width, scale=scale)
-        self.link = layer.link.weight.flatten(1).T * scale
-        residual = layer.residual.masked_weight().flatten(1).T  # (F, F)
-        self.residual = torch.cat([2 * residual, -residual])
+        self.link = scale * layer.link.weight.flatten(1) / scale.T
+        residual = layer.residual.masked_weight().flatten(1)  # (F, F)
+        self.residual = torch.cat([2 * residual, -residual], 1)
 
     def start_row(self, row, v):
-        """`v` `(n, W, features)`: this row of the vertical stack, before and after the layer."""
+        """`v` `(features, W, n)`: this row of the vertical stack, before and after the layer."""
         self.above.push(v)
-        above = self.above.convolve(self.vertical).add_(self.vertical_biases[row])
-        self.conv.start_row(row, above @ self.link)
-        return gate(above, dim=2)
+        above = self.above.convolve()  # (2F, W, n)
+        self.conv.start_row(row, (self.link @ above.flatten(1)).view_as(above))
+        sigmoid_a, sigmoid_b = above.sigmoid_().chunk(2)
+        return sigmoid_a.sub_(0.5).mul_(sigmoid_b)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .masked import ConvCache, MaskedConv2d, check_kernel_size
+from .masked import ConvCache, MaskedConv2d, RowsAbove, check_kernel_size
 from .pixelcnn import PlainLayer
 from .pixels import Bias, PixelModel
 
@@ -70,9 +70,9 @@ class DiagonalBiLSTM(_PixelRNN):
         return DiagonalLayer(features, **common)
 
 
-def lstm_cell(gates, c):
-    """One step (eq. 3 of the paper): gates `(B, 4F, …)` and memory `(B, F, …)` -> h, c."""
-    o, f, i, g = gates.chunk(4, 1)
+def lstm_cell(gates, c, dim=1):
+    """One step (eq. 3 of the paper): gates and memory, 4F and F features at `dim` -> h, c."""
+    o, f, i, g = gates.chunk(4, dim)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
 
@@ -184,7 +184,7 @@ class _Cache:
         first = model.first
         self.first = ConvCache(first.conv, first.bias.rows(classes), n, width)
         self.layers = [layer.cache(classes, n, width) for layer in model.layers]
-        self.cells = self.first.cells
+        self.row = self.first.row
 
     def start_row(self, row):
         self.first.start_row(row)
@@ -201,61 +201,60 @@ class _Cache:
 class _RowLayerCache:
     def __init__(self, layer, classes, n, width):
         self.input = ConvCache(layer.input_to_state, layer.bias.rows(classes), n, width)
-        self.state_to_state = layer.state_to_state
-        self.out = layer.out.masked_weight().flatten(1).T
-        self.h = self.input.row.new_zeros(n, width, len(self.out))  # of the row being drawn
+        self.state_to_state = RowsAbove(layer.state_to_state.weight[:, :, None], n, width)
+        self.h = self.state_to_state.nearest  # (F, W, n), of the row being drawn
         self.c = torch.zeros_like(self.h)
+        self.out = layer.out.masked_weight().flatten(1)
 
     def start_row(self, row):
         self.c_above = self.c.clone()
-        self.input.start_row(row, self.state_to_state(self.h.transpose(1, 2)).transpose(1, 2))
+        self.input.start_row(row, self.state_to_state.convolve())
 
     def pixel(self, column, x):
-        self.input.cells[column].copy_(x)
-        h, c = lstm_cell(self.input.pixel(column), self.c_above[:, column])
+        self.input.row[column] = x
+        h, c = lstm_cell(self.input.pixel(column), self.c_above[:, column], dim=0)
         self.h[:, column], self.c[:, column] = h, c
-        return torch.addmm(x, h, self.out)
+        return torch.addmm(x, self.out, h)
 
 
 class _DiagonalLayerCache:
     def __init__(self, layer, classes, n, width):
         self.left, self.right = (_ScanCache(scan, classes, n, width) for scan in layer.scans)
-        self.out = layer.out.masked_weight().flatten(1).T
-        self.x = torch.zeros_like(self.left.h)  # the row being drawn, (n, W, F)
+        self.out = layer.out.masked_weight().flatten(1)
+        self.x = torch.zeros_like(self.left.h)  # the row being drawn, (W, F, n)
 
     def start_row(self, row):
         if row > 0:  # the row before is complete: it can be scanned from the right
             self.right.start_row(row - 1)
-            mirrored = self.x.flip(1)
-            for column in range(mirrored.shape[1]):
-                self.right.pixel(column, mirrored[:, column])
+            for column, x in enumerate(self.x.flip(0)):
+                self.right.pixel(column, x)
         self.left.start_row(row)
-        self.from_right = self.right.h.flip(1)
+        self.from_right = self.right.h.flip(0)
 
     def pixel(self, column, x):
-        self.x[:, column] = x
-        h = self.left.pixel(column, x) + self.from_right[:, column]
-        return torch.addmm(x, h, self.out)
+        self.x[column] = x
+        h = self.left.pixel(column, x) + self.from_right[column]
+        return torch.addmm(x, self.out, h)
 
 
 class _ScanCache:
     """The states of one scan, along the current row and in the row above."""
 
     def __init__(self, scan, classes, n, width):
-        self.weight = scan.input_to_state.masked_weight().flatten(1).T
-        self.from_above, self.from_left = scan.state_to_state.weight.permute(2, 1, 0)
+        self.weight = scan.input_to_state.masked_weight().flatten(1)
+        self.from_above, self.from_left = scan.state_to_state.weight.unbind(2)
         self.biases = scan.bias.rows(classes)
-        self.h = self.weight.new_zeros(n, width, len(self.weight))
+        self.h = self.weight.new_zeros(width, self.weight.shape[1], n)
         self.c = torch.zeros_like(self.h)
-        self.zeros = torch.zeros_like(self.h[:, 0])
+        self.zeros = torch.zeros_like(self.h[0])
 
     def start_row(self, row):
-        self.sums = self.h @ self.from_above + self.biases[row]  # (n, W, 4F)
+        self.sums = self.from_above @ self.h + self.biases[row]  # (W, 4F, n)
 
     def pixel(self, column, x):
-        left_h = self.h[:, column - 1] if column > 0 else self.zeros
-        left_c = self.c[:, column - 1] if column > 0 else self.zeros
-        gates = self.sums[:, column] + x @ self.weight + left_h @ self.from_left
-        h, c = lstm_cell(gates, left_c)
-        self.h[:, column], self.c[:, column] = h, c
+        left_h = self.h[column - 1] if column > 0 else self.zeros
+        left_c = self.c[column - 1] if column > 0 else self.zeros
+        gates = self.sums[column] + self.weight @ x + self.from_left @ left_h
+        h, c = lstm_cell(gates, left_c, dim=0)
+        self.h[column], self.c[column] = h, c
         return h

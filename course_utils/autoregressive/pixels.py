@@ -79,9 +79,9 @@ class PixelModel(AutoregressiveModel):
     def _cache(self, classes, n):
         """What sampling remembers: an object with
 
-        - `cells`: list of W views `(n, in_features)`, the pixels of the current row, written to;
+        - `row`: inputs of the current row `(W, in_features, n)`, to be written from left to right;
         - `start_row(row)`: the pixels of all the rows above are known;
-        - `features(column)`: features `(n, F)` of a pixel, those on its left being known.
+        - `features(column)`: features `(F, n)` of a pixel, those on its left being known.
         """
         raise NotImplementedError
 
@@ -99,16 +99,20 @@ class PixelModel(AutoregressiveModel):
         """
         return self._features(self._inputs(x), self.condition(y, len(x)))
 
-    def encode(self, x):
-        """What the network reads of the values of one channel, floats `(…)`: `(…, features)`."""
-        if self.one_hot:
-            return F.one_hot(x.long(), self.levels).float()
-        return x[..., None] / (self.levels - 1)
+    def encode(self, x, out=None):
+        """What the network reads of the values of one channel, floats `(n, …)`: `(features, n, …)`.
+
+        Written into `out` if it is given.
+        """
+        if not self.one_hot:
+            return torch.div(x[None], self.levels - 1, out=out)
+        read = F.one_hot(x.long(), self.levels).movedim(-1, 0).float()
+        return read if out is None else out.copy_(read)
 
     def _inputs(self, x):
         """Images `(B, C, H, W)` as the network reads them, `(B, in_features, H, W)`."""
-        x = self.encode(x)  # (B, C, H, W, 1 or levels)
-        return x.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)  # channels last in memory
+        x = self.encode(x)  # (1 or levels, B, C, H, W)
+        return x.permute(1, 3, 4, 2, 0).flatten(3).permute(0, 3, 1, 2)  # channels last in memory
 
     def _logits(self, x, classes, ordering):
         h = F.relu(self._features(self._inputs(x.view(-1, *self.shape)), classes))
@@ -121,17 +125,18 @@ class PixelModel(AutoregressiveModel):
         """Features come from the cache; two products make the outputs. See `_cache`."""
         channels, height, width = self.shape
         cache = self._cache(classes, n)
-        hidden, out = (conv.masked_weight().flatten(1).T for conv in (self.hidden, self.out))
-        # (H·W) rows: the output biases of a pixel, channel by channel
-        biases = self.b.flatten(2).permute(2, 1, 0).flatten(1).contiguous().unbind()
+        hidden, out = (conv.masked_weight().flatten(1) for conv in (self.hidden, self.out))
+        hidden_bias = self.hidden_bias[:, None]
+        # H·W columns: the output biases of a pixel, channel by channel
+        biases = self.b.flatten(2).permute(2, 1, 0).flatten(1)[..., None].contiguous().unbind()
         inputs = [
-            cell.unflatten(1, (channels, -1)).unbind(1) for cell in cache.cells
-        ]  # W × C views (n, 1 or levels)
+            cell.unflatten(0, (channels, -1)).unbind() for cell in cache.row
+        ]  # W × C views (1 or levels, n)
 
         def pixel_outputs(pixel, column):
             h = F.relu(cache.features(column))
-            h = torch.addmm(self.hidden_bias, h, hidden).relu_()
-            return torch.addmm(biases[pixel], h, out).unflatten(1, (channels, -1)).unbind(1)
+            h = torch.addmm(hidden_bias, hidden, h).relu_()
+            return torch.addmm(biases[pixel], out, h).split(self.num_outputs)  # C × (P, n)
 
         outputs = None
 
@@ -140,14 +145,13 @@ class PixelModel(AutoregressiveModel):
             pixel, channel = divmod(i, channels)
             row, column = divmod(pixel, width)
             if i > 0:  # the value just drawn
-                inputs[(i - 1) // channels % width][(i - 1) % channels].copy_(
-                    self.encode(seen[i - 1])
-                )
+                cell = inputs[(i - 1) // channels % width][(i - 1) % channels]
+                self.encode(seen[i - 1], out=cell)
             if column == 0 and channel == 0:
                 cache.start_row(row)
             if channel == 0 or self.groups > 1:  # else: the channels do not see each other
                 outputs = pixel_outputs(pixel, column)
-            return outputs[channel] if self.law.num_parameters else outputs[channel][:, 0]
+            return outputs[channel].T if self.law.num_parameters else outputs[channel][0]
 
         return step
 
@@ -174,6 +178,6 @@ class Bias(nn.Module):
         return bias if classes is None else bias + (classes @ self.of_class)[:, :, None, None]
 
     def rows(self, classes):
-        """For sampling: a list of H rows `(n or 1, W or 1, features)`."""
-        bias = self(classes).permute(2, 0, 3, 1).contiguous()  # (H or 1, n or 1, W or 1, features)
+        """For sampling: a list of H rows `(W or 1, features, n or 1)`."""
+        bias = self(classes).permute(2, 3, 1, 0).contiguous()  # (H or 1, W or 1, features, n or 1)
         return bias.expand(self.size[0], *bias.shape[1:]).unbind()
