@@ -232,13 +232,13 @@ def gated_layer():
 
 
 def pixel_networks():
-    """What one layer reads at one pixel: PixelCNN, Row LSTM and Diagonal BiLSTM (slide 15)."""
+    """What one layer reads at one pixel: PixelCNN, Row LSTM and Diagonal BiLSTM (slide 16)."""
     _, axes = plt.subplots(1, 3, figsize=(9.6, 3.7))
     here, inputs, states = (2, 2), COLORS["x"], DARK
     panels = {
-        "PixelCNN (masque B)": ([(1, 1), (1, 2), (1, 3), (2, 1)], [], []),
-        "Row LSTM": ([(2, 1)], [(1, 1), (1, 2), (1, 3)], []),
-        "Diagonal BiLSTM": ([], [(2, 1), (1, 2)], [(1, 2), (1, 3)]),
+        "PixelCNN (masque B)": ([(1, 1), (1, 2), (1, 3), (2, 1)], [], False),
+        "Row LSTM": ([(2, 1)], [(1, 1), (1, 2), (1, 3)], False),
+        "Diagonal BiLSTM": ([], [(2, 1), (1, 2)], True),
     }
     for ax, (title, (read, memory, mirrored)) in zip(axes, panels.items()):
         for row in range(4):
@@ -247,18 +247,22 @@ def pixel_networks():
                 face = "#DCEAF4" if known else "#F4F4F4"
                 face = "#E69F00" if (row, column) == here else face
                 ax.add_patch(plt.Rectangle((column, -row), 0.92, 0.92, fc=face, ec="none"))
-        for cells, color, style in ((read, inputs, "-"), (memory, states, "-")):
+        for cells, color in ((read, inputs), (memory, states)):
             for row, column in cells:
-                _reach(ax, (row, column), here, color, style)
+                _reach(ax, (row, column), here, color)
+        ax.plot(2.46, -1.54, "o", color=inputs, markersize=9, zorder=3)  # the pixel itself
         if mirrored:  # the scan from the right stops one row above: its map is moved down
             _reach(ax, (1, 3), (1, 2), states, "--")
             _reach(ax, (0, 2), (1, 2), states, "--")
+            ax.text(
+                4.92, 0.52, "carte descendue\nd'une ligne", ha="right", va="center", fontsize=10
+            )
         ax.set(xlim=(-0.1, 5), ylim=(-3.1, 1.1), aspect="equal")
         ax.set_title(title, fontsize=13)
         ax.axis("off")
 
 
-def _reach(ax, start, end, color, style):
+def _reach(ax, start, end, color, style="-"):
     """An arrow between the centres of two cells `(row, column)`."""
     (row, column), (end_row, end_column) = start, end
     ax.annotate(

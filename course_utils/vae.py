@@ -103,7 +103,92 @@ def _concatenate(features, condition):
     return features if condition is None else torch.cat([features, condition], dim=1)
 
 
-class VAE(nn.Module):
+class ImageModel(nn.Module):
+    """Base of the models with a decoder: p(x | z), from the decoder's parameters of each pixel.
+
+    A model defines `decoder(z, condition)`, which returns `(B, num_parameters, C, H, W)`.
+
+    Args:
+        shape, levels, likelihood, scale: see `VAE`.
+    """
+
+    LIKELIHOODS = ("bernoulli", "categorical", "gaussian", "laplace")
+
+    def __init__(self, shape, levels, likelihood, scale):
+        super().__init__()
+        check_shape(shape)
+        check_levels(levels)
+        if likelihood not in self.LIKELIHOODS:
+            raise ValueError(f"likelihood={likelihood!r}: expected one of {self.LIKELIHOODS}")
+        if likelihood == "bernoulli" and levels != 2:
+            raise ValueError(
+                f"a Bernoulli likelihood needs binary pixels, not {levels} levels: load the data "
+                'with levels=2, or choose likelihood="categorical", "gaussian" or "laplace"'
+            )
+        if scale is not None and (scale <= 0 or likelihood not in ("gaussian", "laplace")):
+            raise ValueError(f"scale={scale}: expected a positive Gaussian or Laplace scale")
+        self.shape, self.levels, self.likelihood = tuple(shape), levels, likelihood
+        self.num_parameters = levels if likelihood == "categorical" else 1  # of a pixel
+        if likelihood in ("gaussian", "laplace"):
+            log_scale = torch.tensor(math.log(0.2 if scale is None else scale))
+            self.log_scale = nn.Parameter(log_scale, requires_grad=scale is None)
+
+    def condition(self, y, n):
+        """What the networks receive beside x and z for `n` images: nothing. `CVAE` overrides it."""
+        if y is not None:
+            raise ValueError("this VAE has no condition: leave y out, or use CVAE")
+        return None
+
+    def decode(self, z, y=None):
+        """Codes `(B, …)` -> expected intensity of each pixel `(B, C, H, W)`, in [0, 1]."""
+        parameters = self.decoder(z, self.condition(y, len(z)))
+        if self.likelihood == "bernoulli":
+            return torch.sigmoid(parameters[:, 0])
+        if self.likelihood == "categorical":
+            level = torch.linspace(0, 1, self.levels, device=z.device).view(-1, 1, 1, 1)
+            return (parameters.softmax(1) * level).sum(1)
+        return parameters[:, 0].clamp(0, 1)
+
+    def pixel_log_likelihood(self, x, z, y=None):
+        """log p(x | z) of each pixel, `(B, C, H, W)`, nats."""
+        parameters = self.decoder(z, self.condition(y, len(z)))
+        if self.likelihood == "bernoulli":
+            return likelihoods.bernoulli(x, parameters[:, 0])
+        if self.likelihood == "categorical":
+            return likelihoods.categorical(x, parameters)
+        x, mean = self._intensity(x), parameters[:, 0]
+        if self.likelihood == "gaussian":
+            return likelihoods.gaussian(x, mean, 2 * self.log_scale)
+        return likelihoods.laplace(x, mean, self.log_scale)
+
+    def log_likelihood(self, x, z, y=None):
+        """log p(x | z), `(B,)`, nats summed over the pixels. x `(B, C, H, W)`, z `(B, …)`."""
+        return likelihoods.sum_pixels(self.pixel_log_likelihood(x, z, y))
+
+    @torch.no_grad()
+    def sample_pixels(self, z, y=None, *, generator=None):
+        """Draw x ~ p(x | z): codes `(B, …)` -> integer images `(B, C, H, W)`."""
+        if self.likelihood == "bernoulli":
+            return torch.bernoulli(self.decode(z, y), generator=generator).to(torch.uint8)
+        parameters = self.decoder(z, self.condition(y, len(z)))
+        if self.likelihood == "categorical":
+            probabilities = parameters.softmax(1).movedim(1, -1)  # (B, C, H, W, levels)
+            x = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator)
+            return x.view(probabilities.shape[:-1]).to(torch.uint8)
+        mean = parameters[:, 0]
+        if self.likelihood == "gaussian":
+            noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        else:  # inverse of the Laplace distribution function, u uniform in (−1/2, 1/2)
+            u = torch.rand(mean.shape, generator=generator, device=mean.device) - 0.5
+            noise = -u.sign() * torch.log1p(-2 * u.abs() + 1e-7)
+        return quantize((mean + self.log_scale.exp() * noise).clamp(0, 1), self.levels)
+
+    def _intensity(self, x):
+        """Integers {0, …, levels − 1} -> [0, 1]."""
+        return x.float() / (self.levels - 1)
+
+
+class VAE(ImageModel):
     """Variational auto-encoder with a standard normal prior and a diagonal Gaussian posterior.
 
     Args:
@@ -119,8 +204,6 @@ class VAE(nn.Module):
         condition_dims: numbers added to the input of the encoder and of the decoder; for `CVAE`.
     """
 
-    LIKELIHOODS = ("bernoulli", "categorical", "gaussian", "laplace")
-
     def __init__(
         self,
         shape,
@@ -133,30 +216,14 @@ class VAE(nn.Module):
         beta=1.0,
         condition_dims=(0, 0),
     ):
-        super().__init__()
-        check_shape(shape)
-        check_levels(levels)
+        super().__init__(shape, levels, likelihood, scale)
         if z_dim < 1:
             raise ValueError(f"z_dim={z_dim}: expected at least one latent dimension")
         if beta < 0:
             raise ValueError(f"beta={beta}: the weight of the KL cannot be negative")
-        if likelihood not in self.LIKELIHOODS:
-            raise ValueError(f"likelihood={likelihood!r}: expected one of {self.LIKELIHOODS}")
-        if likelihood == "bernoulli" and levels != 2:
-            raise ValueError(
-                f"a Bernoulli likelihood needs binary pixels, not {levels} levels: load the data "
-                'with levels=2, or choose likelihood="categorical", "gaussian" or "laplace"'
-            )
-        if scale is not None and (scale <= 0 or likelihood not in ("gaussian", "laplace")):
-            raise ValueError(f"scale={scale}: expected a positive Gaussian or Laplace scale")
-        self.shape, self.levels, self.z_dim = tuple(shape), levels, z_dim
-        self.likelihood, self.beta = likelihood, beta
+        self.z_dim, self.beta = z_dim, beta
         self.encoder = Encoder(shape, z_dim, hidden, condition_dims[0])
-        num_parameters = levels if likelihood == "categorical" else 1
-        self.decoder = Decoder(shape, z_dim, hidden[::-1], num_parameters, condition_dims[1])
-        if likelihood in ("gaussian", "laplace"):
-            log_scale = torch.tensor(math.log(0.2 if scale is None else scale))
-            self.log_scale = nn.Parameter(log_scale, requires_grad=scale is None)
+        self.decoder = Decoder(shape, z_dim, hidden[::-1], self.num_parameters, condition_dims[1])
 
     def start_from(self, images):
         """Start the decoder at the best model that ignores z: independent pixels.
@@ -184,12 +251,6 @@ class VAE(nn.Module):
 
     # ---- the networks -------------------------------------------------------------------------
 
-    def condition(self, y, n):
-        """What the networks receive beside x and z for `n` images: nothing. `CVAE` overrides it."""
-        if y is not None:
-            raise ValueError("this VAE has no condition: leave y out, or use CVAE")
-        return None
-
     def encode(self, x, y=None):
         """Images `(B, C, H, W)` -> mu, logvar `(B, z_dim)` of q(z | x)."""
         check_images(x, self.shape, self.levels)
@@ -200,32 +261,6 @@ class VAE(nn.Module):
         self.condition(y, n)
         zeros = torch.zeros(n, self.z_dim, device=next(self.parameters()).device)
         return zeros, zeros
-
-    def decode(self, z, y=None):
-        """Codes `(B, z_dim)` -> expected intensity of each pixel `(B, C, H, W)`, in [0, 1]."""
-        parameters = self.decoder(z, self.condition(y, len(z)))
-        if self.likelihood == "bernoulli":
-            return torch.sigmoid(parameters[:, 0])
-        if self.likelihood == "categorical":
-            level = torch.linspace(0, 1, self.levels, device=z.device).view(-1, 1, 1, 1)
-            return (parameters.softmax(1) * level).sum(1)
-        return parameters[:, 0].clamp(0, 1)
-
-    def pixel_log_likelihood(self, x, z, y=None):
-        """log p(x | z) of each pixel, `(B, C, H, W)`, nats."""
-        parameters = self.decoder(z, self.condition(y, len(z)))
-        if self.likelihood == "bernoulli":
-            return likelihoods.bernoulli(x, parameters[:, 0])
-        if self.likelihood == "categorical":
-            return likelihoods.categorical(x, parameters)
-        x, mean = self._intensity(x), parameters[:, 0]
-        if self.likelihood == "gaussian":
-            return likelihoods.gaussian(x, mean, 2 * self.log_scale)
-        return likelihoods.laplace(x, mean, self.log_scale)
-
-    def log_likelihood(self, x, z, y=None):
-        """log p(x | z), `(B,)`, nats summed over the pixels. x `(B, C, H, W)`, z `(B, z_dim)`."""
-        return likelihoods.sum_pixels(self.pixel_log_likelihood(x, z, y))
 
     # ---- the contract of the course -----------------------------------------------------------
 
@@ -276,29 +311,7 @@ class VAE(nn.Module):
         z = reparameterize(*self.prior(n, y), generator)
         return self.sample_pixels(z, y, generator=generator)
 
-    @torch.no_grad()
-    def sample_pixels(self, z, y=None, *, generator=None):
-        """Draw x ~ p(x | z): codes `(B, z_dim)` -> integer images `(B, C, H, W)`."""
-        if self.likelihood == "bernoulli":
-            return torch.bernoulli(self.decode(z, y), generator=generator).to(torch.uint8)
-        parameters = self.decoder(z, self.condition(y, len(z)))
-        if self.likelihood == "categorical":
-            probabilities = parameters.softmax(1).movedim(1, -1)  # (B, C, H, W, levels)
-            x = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator)
-            return x.view(probabilities.shape[:-1]).to(torch.uint8)
-        mean = parameters[:, 0]
-        if self.likelihood == "gaussian":
-            noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        else:  # inverse of the Laplace distribution function, u uniform in (−1/2, 1/2)
-            u = torch.rand(mean.shape, generator=generator, device=mean.device) - 0.5
-            noise = -u.sign() * torch.log1p(-2 * u.abs() + 1e-7)
-        return quantize((mean + self.log_scale.exp() * noise).clamp(0, 1), self.levels)
-
     def loss(self, x, y=None):
         """Batch mean of −E_q[log p(x | z)] + β KL, nats per image: what `fit` minimises."""
         log_likelihood, kl = self.elbo_terms(x, y)
         return (self.beta * kl - log_likelihood).mean()
-
-    def _intensity(self, x):
-        """Integers {0, …, levels − 1} -> [0, 1]."""
-        return x.float() / (self.levels - 1)

@@ -6,6 +6,7 @@ import math
 import matplotlib.pyplot as plt
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.text import Annotation
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from course_utils import diagrams
@@ -465,7 +466,9 @@ def test_pixel_networks_have_an_arrow_for_each_thing_read(networks, title):
         return cell
 
     names = {COLORS["x"]: "x", diagrams.DARK: "state"}
-    arrows = [text for text in ax.texts if text.arrow_patch is not None]
+    arrows = [text for text in ax.texts if isinstance(text, Annotation)]
+    (dot,) = ax.lines  # what is read at the pixel itself
+    assert cell_at(dot.get_xydata()[0]) == HERE and names[dot.get_color().upper()] == "x"
     drawn = set()
     for arrow in arrows:
         patch = arrow.arrow_patch

@@ -111,8 +111,8 @@ class PixelModel(AutoregressiveModel):
 
     def _inputs(self, x):
         """Images `(B, C, H, W)` as the network reads them, `(B, in_features, H, W)`."""
-        x = self.encode(x)  # (1 or levels, B, C, H, W)
-        return x.permute(1, 3, 4, 2, 0).flatten(3).permute(0, 3, 1, 2)  # channels last in memory
+        x = self.encode(x).movedim(0, 2).flatten(1, 2)  # (B, C · (1 or levels), H, W)
+        return x.to(memory_format=torch.channels_last)  # the convolutions prefer it
 
     def _logits(self, x, classes, ordering):
         h = F.relu(self._features(self._inputs(x.view(-1, *self.shape)), classes))
