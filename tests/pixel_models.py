@@ -28,14 +28,21 @@ VARIANTS = {  # channels, options
     "colour, unlinked": (3, {"link_channels": False}),
     "unlinked, mixture": (2, {"levels": 3, "output": "logistic mixture", "link_channels": False}),
     "one-hot": (2, {"levels": 3, "one_hot": True}),
+    "embedding": (2, {"levels": 3, "embedding": torch.tensor([[1.0, 0], [-0.5, 1], [0, -2]])}),
     "classes": (1, {"num_classes": CLASSES}),
     "colour, classes": (2, {"levels": 3, "num_classes": CLASSES}),
     "no map": (1, {"position_map": False}),
     "no map, classes": (2, {"position_map": False, "num_classes": CLASSES}),
+    "class map, classes": (2, {"class_map": True, "num_classes": CLASSES}),
     "wide": (1, {"first_kernel_size": 5, "kernel_size": 5}),
     "one layer": (2, {"layers": 1}),
 }
-CASES = [(kind, variant) for kind in KINDS for variant in VARIANTS]
+CASES = [
+    (kind, variant)
+    for kind in KINDS
+    for variant in VARIANTS
+    if "class map" not in variant or kind in ("plain", "gated")
+]
 CLASS_CASES = [case for case in CASES if "classes" in case[1]]
 # trained a little: one variant of each law, of each input
 TRAINED = ["binary", "gaussian", "mixture", "colour", "one-hot", "colour, classes"]

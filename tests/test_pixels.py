@@ -137,7 +137,9 @@ def test_a_pixel_reads_those_that_it_should_and_no_other(kind, variant, state):
         assert not (found & ~expected).any() and found.sum() > 0.6 * expected.sum()
 
 
-@pytest.mark.parametrize(("kind", "variant"), [c for c in CASES if "one-hot" not in c[1]])
+@pytest.mark.parametrize(
+    ("kind", "variant"), [c for c in CASES if c[1] not in ("one-hot", "embedding")]
+)
 def test_the_jacobian_is_strictly_triangular_in_the_order_of_the_visit(kind, variant):
     """`_logits` on numbers between 0 and levels − 1. R → V → B: see the blocks of the diagonal."""
     model = build(kind, variant)
@@ -297,7 +299,10 @@ def slow_conv(x, kernel):
 def bias_at(weights, name, classes, r, c):
     bias = weights[f"{name}.map"]
     bias = bias[r % len(bias), c % bias.shape[1]]
-    return bias if classes is None else bias + classes @ weights[f"{name}.of_class"]
+    if classes is None:
+        return bias
+    of_class = weights[f"{name}.of_class"]
+    return bias + classes @ of_class[:, r % of_class.shape[1], c % of_class.shape[2]]
 
 
 def each(function, *maps):
@@ -406,6 +411,8 @@ def by_hand(model, kind, images, classes):
         values = images[:, :, r, c]
         if model.one_hot:
             return torch.eye(model.levels, dtype=torch.float64)[values.long()].flatten(1)
+        if "embedding" in weights:
+            return weights["embedding"][values.long()].flatten(1)
         return values.double() / (model.levels - 1)
 
     x = [[encoded(r, c) for c in range(width)] for r in range(height)]
@@ -662,6 +669,33 @@ def test_what_the_network_reads():
         out = torch.full_like(model.encode(x), -1)
         assert model.encode(x, out=out) is out and torch.equal(out, model.encode(x))
     assert (grey.in_features, names.in_features) == (1, 6)
+
+
+def test_an_embedding_travels_with_the_weights_and_is_not_trained():
+    model = build("gated", "embedding")
+    assert "embedding" in model.state_dict() and "embedding" not in dict(model.named_parameters())
+    assert "embedding" not in build("gated", "one-hot").state_dict()  # the identity: no need
+    other = PixelCNN(
+        model.shape, levels=3, features=12, layers=3, first_kernel_size=3,
+        embedding=torch.zeros(3, 2),
+    )  # fmt: skip
+    other.load_state_dict(model.state_dict())
+    x = random_images(model)
+    assert torch.equal(other.log_prob(x), model.log_prob(x))
+
+
+@pytest.mark.parametrize("options", [{"embedding": torch.eye(4)}, {"embedding": torch.ones(3)}])
+def test_an_embedding_has_a_row_per_level(options):
+    with pytest.raises(ValueError, match="a row per level"):
+        PixelCNN((1, 3, 3), levels=3, **options)
+    with pytest.raises(ValueError, match="not both"):
+        PixelCNN((1, 3, 3), levels=3, one_hot=True, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_classes": 3, "position_map": False}])
+def test_a_map_for_each_class_needs_classes_and_positions(options):
+    with pytest.raises(ValueError, match="class_map=True needs"):
+        PixelCNN((1, 3, 3), class_map=True, **options)
 
 
 @pytest.mark.parametrize("kind", KINDS)

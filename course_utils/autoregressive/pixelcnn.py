@@ -24,6 +24,7 @@ class PixelCNN(PixelModel):
         layers: number of masked layers; the first has the mask A, the others the mask B.
         kernel_size, first_kernel_size: odd; of the first layer, and of the others.
         position_map: each layer learns a bias for each position.
+        class_map: it does so for each class.
         dropout: probability that a feature is hidden from the next layer, in training.
     """
 
@@ -37,6 +38,7 @@ class PixelCNN(PixelModel):
         kernel_size=3,
         first_kernel_size=7,
         position_map=True,
+        class_map=False,
         dropout=0.0,
         **options,
     ):
@@ -48,7 +50,10 @@ class PixelCNN(PixelModel):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout}: expected a probability, 0 ≤ dropout < 1")
         self.gated, self.dropout = gated, dropout
+        if class_map and not (position_map and self.num_classes):
+            raise ValueError("class_map=True needs num_classes, and position_map=True")
         biases = {"position_map": position_map, "num_classes": self.num_classes}
+        biases["class_map"] = class_map
         layer = GatedLayer if gated else PlainLayer
         sizes = [(self.in_features, first_kernel_size)] + [(features, kernel_size)] * (layers - 1)
         self.layers = nn.ModuleList(

@@ -33,6 +33,7 @@ class PixelModel(AutoregressiveModel):
             pixels before, the channels are independent.
         one_hot: show each value to the network as `levels` zeros and ones, instead of as an
             intensity in [0, 1]: for levels that are names, not quantities.
+        embedding: or as a row of this table `(levels, E)`, which is not trained.
     """
 
     def __init__(
@@ -45,7 +46,10 @@ class PixelModel(AutoregressiveModel):
         features=32,
         link_channels=True,
         one_hot=False,
+        embedding=None,
     ):
+        if one_hot and embedding is not None:
+            raise ValueError("give one_hot=True or an embedding, not both")
         if output not in OUTPUTS:
             raise ValueError(f"output={output!r}: expected one of {', '.join(OUTPUTS)}")
         if levels == 2 and output != "softmax":
@@ -63,7 +67,18 @@ class PixelModel(AutoregressiveModel):
             raise ValueError(
                 f"features={features}: expected a multiple of {self.groups}, as many per colour"
             )
-        self.in_features = channels * (self.levels if one_hot else 1)
+        self.in_features = channels
+        if one_hot:
+            embedding = torch.eye(self.levels)
+        if embedding is not None:
+            if embedding.dim() != 2 or len(embedding) != self.levels:
+                raise ValueError(
+                    f"embedding: expected a row per level, ({self.levels}, E), got "
+                    f"{tuple(embedding.shape)}"
+                )
+            self.in_features *= embedding.shape[1]
+            embedding = embedding.detach().clone().float()
+        self.register_buffer("embedding", embedding, persistent=not one_hot)
         self.num_outputs = self.law.num_parameters or 1  # parameters of a pixel of one channel
         self.hidden = MaskedConv2d("B", features, features, 1, groups=self.groups)
         self.hidden_bias = nn.Parameter(torch.zeros(features))
@@ -104,14 +119,14 @@ class PixelModel(AutoregressiveModel):
 
         Written into `out` if it is given.
         """
-        if not self.one_hot:
+        if self.embedding is None:
             return torch.div(x[None], self.levels - 1, out=out)
-        read = F.one_hot(x.long(), self.levels).movedim(-1, 0).float()
+        read = F.embedding(x.long(), self.embedding).movedim(-1, 0)
         return read if out is None else out.copy_(read)
 
     def _inputs(self, x):
         """Images `(B, C, H, W)` as the network reads them, `(B, in_features, H, W)`."""
-        x = self.encode(x).movedim(0, 2).flatten(1, 2)  # (B, C · (1 or levels), H, W)
+        x = self.encode(x).movedim(0, 2).flatten(1, 2)  # (B, C · (1 or E), H, W)
         return x.to(memory_format=torch.channels_last)  # the convolutions prefer it
 
     def _logits(self, x, classes, ordering):
@@ -131,7 +146,7 @@ class PixelModel(AutoregressiveModel):
         biases = self.b.flatten(2).permute(2, 1, 0).flatten(1)[..., None].contiguous().unbind()
         inputs = [
             cell.unflatten(0, (channels, -1)).unbind() for cell in cache.row
-        ]  # W × C views (1 or levels, n)
+        ]  # W × C views (1 or E, n)
 
         def pixel_outputs(pixel, column):
             h = F.relu(cache.features(column))
@@ -160,22 +175,26 @@ class Bias(nn.Module):
     """What a layer adds to its maps: a bias, at each position if asked, and one of the class.
 
     A convolution does the same thing everywhere; the map of biases lets it know where it is, which
-    helps when the images are centred, as digits are.
+    helps when the images are centred, as digits are. With `class_map`, each class has its own map:
+    the condition depends on the position (arXiv:1606.05328, section 2.3).
     """
 
-    def __init__(self, features, shape, *, position_map=True, num_classes=None):
+    def __init__(self, features, shape, *, position_map=True, num_classes=None, class_map=False):
         super().__init__()
         height, width = shape[1:] if position_map else (1, 1)
         self.size = shape[1:]
         self.map = nn.Parameter(torch.zeros(height, width, features))  # channels last, as the maps
         self.of_class = None
         if num_classes is not None:
-            self.of_class = nn.Parameter(torch.zeros(num_classes, features))
+            height, width = (height, width) if class_map else (1, 1)
+            self.of_class = nn.Parameter(torch.zeros(num_classes, height, width, features))
 
     def forward(self, classes):
         """Biases `(B, features, H, W)`, or sizes 1 where they do not change."""
-        bias = self.map.permute(2, 0, 1)[None]
-        return bias if classes is None else bias + (classes @ self.of_class)[:, :, None, None]
+        bias = self.map[None]
+        if classes is not None:
+            bias = bias + torch.tensordot(classes, self.of_class, 1)  # (B, 1 or H, 1 or W, F)
+        return bias.permute(0, 3, 1, 2)
 
     def rows(self, classes):
         """For sampling: a list of H rows `(W or 1, features, n or 1)`."""
