@@ -18,6 +18,7 @@ from .cvae import CVAE, CompletionVAE
 from .data import load
 from .training import fit
 from .vae import VAE
+from .vq import VQVAE
 
 __all__ = [
     "CVAE",
@@ -25,6 +26,7 @@ __all__ = [
     "MADE",
     "NADE",
     "VAE",
+    "VQVAE",
     "CompletionVAE",
     "DiagonalBiLSTM",
     "MarkovTable",

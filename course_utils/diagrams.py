@@ -272,3 +272,38 @@ def _reach(ax, start, end, color, style="-"):
         arrowprops={"arrowstyle": "-|>", "color": color, "lw": 2.2, "ls": style,
                     "shrinkA": 4, "shrinkB": 8, "mutation_scale": 16},
     )  # fmt: skip
+
+
+def vq_vae(shapes=("", "", "", "", "")):
+    """The VQ-VAE of slides 19 to 22: codes between two networks, the gradient that is copied.
+
+    Args:
+        shapes: text under x, under z_e, under the codes, under z_q and under the output.
+    """
+    ax = _canvas(16.1, 4.6, bottom=-1.5)
+    x, z, code = COLORS["x"], COLORS["z"], COLORS["code"]
+    box(ax, (0.6, 1.9), "$x$", x, width=1.0)
+    _network(ax, (2.75, 1.9), "encodeur")
+    box(ax, (5.05, 1.9), "$z_e(x)$", z, width=1.3)
+    box(ax, (7.95, 1.9), "codes $k$", code, width=1.6)
+    box(ax, (10.85, 1.9), "$z_q(x)$", code, width=1.3)
+    _network(ax, (13.15, 1.9), "décodeur\n$p_\\theta(x|z_q)$")
+    box(ax, (15.35, 1.9), "$\\hat{x}$", x, width=1.0)
+    box(ax, (7.95, -0.75), "dictionnaire $e_1, \\dots, e_K$", code, width=4.2, filled=False)
+    for start, end in (
+        ((1.12, 1.9), (1.73, 1.9)),
+        ((3.77, 1.9), (4.38, 1.9)),
+        ((5.72, 1.9), (7.13, 1.9)),
+        ((8.77, 1.9), (10.18, 1.9)),
+        ((11.52, 1.9), (12.13, 1.9)),
+        ((14.17, 1.9), (14.83, 1.9)),
+    ):
+        arrow(ax, start, end)
+    ax.text(6.42, 2.04, "arg min", ha="center", va="bottom", color=DARK, fontsize=11)
+    ax.text(9.47, 2.04, "$e_k$", ha="center", va="bottom", color=DARK, fontsize=11)
+    for start, end in (((7.0, -0.28), (6.45, 1.75)), ((8.9, -0.28), (9.45, 1.75))):
+        arrow(ax, start, end, color=code, dashed=True)
+    arrow(ax, (10.85, 2.4), (5.05, 2.4), color=COLORS["truth"], dashed=True, curve=0.28)
+    ax.text(7.95, 3.4, "le gradient est copié", ha="center", va="bottom", fontsize=12)
+    for centre, text in zip((0.6, 5.05, 7.95, 10.85, 15.35), shapes):
+        _shape(ax, (centre, 1.9), text)

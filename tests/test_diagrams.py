@@ -25,6 +25,7 @@ SHAPES = {
         "(129, 1, 28, 28)",
     ),
     diagrams.cvae_sampling: ("(20, 4)", "(20, 10)", "(20, 1, 28, 28)"),
+    diagrams.vq_vae: ("1×28×28", "16×7×7", "7×7 entiers", "16×7×7 ", "1×28×28 "),
 }
 each_diagram_of_shapes, each_diagram = (
     pytest.mark.parametrize("diagram", some, ids=lambda diagram: diagram.__name__)
@@ -475,3 +476,29 @@ def test_pixel_networks_have_an_arrow_for_each_thing_read(networks, title):
         color = names[to_hex(patch.get_edgecolor()).upper()]
         drawn.add((cell_at(arrow.xyann), cell_at(arrow.xy), color, patch.get_linestyle()))
     assert drawn == READ[title] and len(arrows) == len(READ[title])
+
+
+# ---- the VQ-VAE ---------------------------------------------------------------------------------
+
+
+def test_the_codes_stand_between_the_two_vectors_in_their_colour():
+    ax = draw(diagrams.vq_vae)
+    words = texts(ax)
+    places = [words[name].get_position()[0] for name in ("$z_e(x)$", "codes $k$", "$z_q(x)$")]
+    assert places == sorted(places)
+    assert len(boxes(ax, "code")) == 2 and len(boxes(ax, "z")) == 1
+
+
+def test_the_gradient_is_copied_over_the_codes_backwards():
+    """The one curved arrow goes from z_q back to z_e."""
+    ax = draw(diagrams.vq_vae)
+    words = texts(ax)
+    assert "le gradient est copié" in words
+    backwards = []
+    for patch in ax.patches:
+        if isinstance(patch, FancyArrowPatch):
+            start, end = patch._posA_posB
+            if end[0] < start[0] - 2:
+                backwards.append((start[0], end[0]))
+    expected = tuple(words[name].get_position()[0] for name in ("$z_q(x)$", "$z_e(x)$"))
+    assert backwards == [expected]

@@ -26,7 +26,7 @@ from course_utils.vae import kl_between_gaussians, reparameterize
 
 KEYS = sorted(exercises.exercises())
 TO_REPAIR = ("01.sum_mean", "01.aggregate", "02.elbo", "03a.masks", "03a.ensemble")
-TO_REPAIR += ("03b.mixture", "03b.stacks")
+TO_REPAIR += ("03b.mixture", "03b.stacks", "04.loss")
 KL, LOSS, AGGREGATE, LAPLACE = (
     exercises.exercises()[key].reference
     for key in ("01.kl", "01.sum_mean", "01.aggregate", "01.laplace")

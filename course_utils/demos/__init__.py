@@ -1,6 +1,8 @@
 """The interactive demos of the course; each is a `LivePicture`."""
 
 from .autoregressive import mask_explorer, sampling_explorer
+from .codes import code_editor, codebook_browser, prior_explorer
+from .commitment import commitment_explorer
 from .conditional import completion_explorer, condition_explorer
 from .latent import latent_explorer
 from .live import LivePicture, draw_offline, font, to_pil, to_png
@@ -8,6 +10,9 @@ from .pixels import painting_explorer, receptive_field_explorer
 
 __all__ = [
     "LivePicture",
+    "code_editor",
+    "codebook_browser",
+    "commitment_explorer",
     "completion_explorer",
     "condition_explorer",
     "draw_offline",
@@ -15,6 +20,7 @@ __all__ = [
     "latent_explorer",
     "mask_explorer",
     "painting_explorer",
+    "prior_explorer",
     "receptive_field_explorer",
     "sampling_explorer",
     "to_pil",

@@ -8,6 +8,7 @@ inside an Output widget: that flickers, leaks and, without a browser, can hang.
 import base64
 import functools
 import io
+import math
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -17,7 +18,10 @@ import numpy as np
 from ipyevents import Event
 from PIL import Image, ImageFont
 
+from .. import figures
+
 CANVAS = 308  # pixels: side of the image being drawn
+TOP = 30  # height of the titles above the panels
 WAITING = (0.93, 0.93, 0.93)  # a pixel not drawn yet
 FOCUS = "#E69F00"  # what one looks at: the pixel being drawn, the active paths
 FOCUS_TEXT = "#8A5F00"  # the same, dark enough to read
@@ -46,6 +50,11 @@ def font(size):
 def decimal(value, digits=2):
     """A number as French writes it: 0,25."""
     return f"{value:.{digits}f}".replace(".", ",")
+
+
+def amount(value, digits, unit):
+    """A number and its unit: 1,5 nat, 2,0 nats."""
+    return f"{decimal(value, digits)} {unit}{'s' if value >= 2 else ''}"
 
 
 def draw_offline(paint, size):
@@ -186,3 +195,112 @@ class LivePicture(widgets.VBox):
         data = dict(data) | {"text/plain": f"[démo] {self._caption}"}
         data["image/png"] = base64.b64encode(self.picture.value).decode()
         return data, metadata
+
+
+# ---------------------------------------------------------------------------------------------
+# Drawings that several demos have
+# ---------------------------------------------------------------------------------------------
+
+
+def cell_box(number, width, side, x=0, top=TOP):
+    """Where a cell of a grid, `width` in a row, stands in the picture: a box."""
+    row, column = divmod(number, width)
+    left, top = x + side * column, top + side * row
+    return left, top, left + side, top + side
+
+
+def mark(pen, box):
+    """What was changed by hand, a pixel or a code, has a corner turned down."""
+    left, top, right, _ = box
+    fold = max(5, 0.42 * (right - left))
+    pen.polygon([(left, top), (left + fold, top), (left, top + fold)], fill=FOCUS)
+    pen.line([left + fold, top, left, top + fold], fill="white")
+
+
+def axis(pen, corner, size, height=12):
+    """The lines 0, ½ and 1 of a chart; `corner`: its lower left one; `height` of the texts."""
+    (x, floor), (width, full) = corner, size
+    for share, text in ((0, "0"), (0.5, "0,5"), (1, "1")):
+        y = floor - round(full * share)
+        pen.line([x, y, x + width, y], fill="#888888" if share == 0 else "#E3E3E3")
+        if full > 100:
+            pen.text((x - 6, y), text, fill="#888888", font=font(height), anchor="rm")
+
+
+def bars(pen, corner, size, law, drawn, colors, *, labels=None, note=None):
+    """A bar per level; that of the value drawn has another colour, and its height in figures.
+
+    Args:
+        corner, size: lower left corner of the chart; its width, and the height of a bar of 1.
+        law: heights in [0, 1].
+        drawn: number of the bar that stands out.
+        colors: of the other bars, and of that one.
+        labels: texts under the bars, their numbers by default.
+        note: text above that bar, its probability by default.
+    """
+    (x, floor), (width, full) = corner, size
+    slot = width / len(law)
+    half = max(0.5, min(0.36 * slot, 28))  # of a bar
+    every = math.ceil(20 / slot)  # labels that would touch each other are left out
+    middles = [x + slot * (level + 0.5) for level in range(len(law))]
+    rises = [round(full * share) for share in law]
+    for level, (middle, rise) in enumerate(zip(middles, rises)):
+        if rise:
+            box = [middle - half, floor - rise, middle + half, floor - 1]
+            pen.rectangle(box, colors[level == drawn])
+        if level % every == 0:
+            ink = figures.COLORS["truth"]
+            label = str(level) if labels is None else labels[level]
+            pen.text((middle, floor + 9), label, fill=ink, font=font(12), anchor="mt")
+
+    middle, color = middles[drawn], colors[True]
+    pen.polygon([(middle, floor + 1), (middle - 4, floor + 5), (middle + 4, floor + 5)], color)
+    text = f"p({drawn}) = {decimal(law[drawn], 3)}" if note is None else note
+    reach = font(14).getlength(text) / 2
+    at = min(max(middle, x + reach), x + width - reach)
+    # above its bar, and above those beside it that the text would cover
+    rise = max(r for r, m in zip(rises, middles) if abs(m - at) < reach + half)
+    ink = FOCUS_TEXT if color == FOCUS else color
+    pen.text((at, floor - rise - 3), text, fill=ink, font=font(14), anchor="mb")
+
+
+# ---------------------------------------------------------------------------------------------
+# Controls that several demos have
+# ---------------------------------------------------------------------------------------------
+
+
+def temperature_slider(value):
+    return widgets.FloatSlider(
+        value=value, min=0.0, max=2.0, step=0.1, description="température",
+        readout_format=".1f", layout={"width": "270px"}, style={"description_width": "initial"},
+    )  # fmt: skip
+
+
+def seed_box():
+    return widgets.BoundedIntText(
+        value=0, min=0, max=9999, description="tirage", layout={"width": "150px"}
+    )
+
+
+def class_box(num_classes):
+    return widgets.BoundedIntText(
+        value=0, min=0, max=num_classes - 1, description="classe", layout={"width": "150px"}
+    )
+
+
+def edits_box():
+    """What was changed by hand is a control as well: « Revenir au départ » forgets it."""
+    return widgets.Text(
+        value="", disabled=True, description="retouches", placeholder="aucune",
+        layout={"width": "250px"},
+    )  # fmt: skip
+
+
+def read_edits(text):
+    """`"28=1 36=0"` -> `{27: (1,), 35: (0,)}`: pixels are counted from 1, as on the slider."""
+    pairs = [edit.split("=") for edit in text.split()]
+    return {int(pixel) - 1: tuple(map(int, values.split(","))) for pixel, values in pairs}
+
+
+def write_edits(edits):
+    return " ".join(f"{pixel + 1}={','.join(map(str, values))}" for pixel, values in edits.items())

@@ -11,9 +11,29 @@ from PIL import Image, ImageDraw
 
 from .. import figures
 from ..autoregressive.pixels import PixelModel
-from .live import CANVAS, FOCUS, FOCUS_TEXT, WAITING, LivePicture, decimal, font, to_pil
+from .live import (
+    CANVAS,
+    FOCUS,
+    FOCUS_TEXT,
+    TOP,
+    WAITING,
+    LivePicture,
+    amount,
+    axis,
+    bars,
+    cell_box,
+    class_box,
+    decimal,
+    edits_box,
+    font,
+    mark,
+    read_edits,
+    seed_box,
+    temperature_slider,
+    to_pil,
+    write_edits,
+)
 
-TOP = 30  # height of the titles
 SMALL = 190  # pixels: side of the image « sans retouche »
 LAW = 430  # width of the charts of a pixel's law
 # Name of each channel, its colour, and the same made pale, for the bars.
@@ -50,12 +70,12 @@ def painting_explorer(models, *, temperature=1.0, pace=3):
 
     @functools.lru_cache(maxsize=64)
     def painted(model, temperature, seed, edits, label=None):
-        return _paint(models[model], label, temperature, seed, _read_edits(edits))
+        return _paint(models[model], label, temperature, seed, read_edits(edits))
 
     def draw(step, model, temperature, seed, edits, brush=None, label=None):
         values, laws, costs = painted(model, temperature, seed, edits, label)
         untouched, _, _ = painted(model, temperature, seed, "", label)
-        edited = [pixel for pixel in _read_edits(edits) if pixel < step]
+        edited = [pixel for pixel in read_edits(edits) if pixel < step]
 
         picture = Image.new("RGB", size, "white")
         pen = ImageDraw.Draw(picture)
@@ -68,9 +88,9 @@ def painting_explorer(models, *, temperature=1.0, pace=3):
             edges = [x, TOP - 1, x + side * width, TOP + side * height]
             pen.rectangle(edges, outline="#BBBBBB")
             if step:
-                pen.rectangle(_cell(step - 1, width, side, x), outline=FOCUS, width=3)
+                pen.rectangle(cell_box(step - 1, width, side, x), outline=FOCUS, width=3)
         for pixel in edited:
-            _mark(pen, _cell(pixel, width, zoom))
+            mark(pen, cell_box(pixel, width, zoom))
         if brush is not None:
             _swatch(pen, zoom * width, _colors(np.array([_brush_values(brush, levels)]), levels))
 
@@ -98,28 +118,16 @@ def painting_explorer(models, *, temperature=1.0, pace=3):
         "model": widgets.Dropdown(
             options=list(models), description="modèle", layout={"width": "270px"}
         ),
-        "temperature": widgets.FloatSlider(
-            value=temperature, min=0.0, max=2.0, step=0.1, description="température",
-            readout_format=".1f", layout={"width": "270px"},
-            style={"description_width": "initial"},
-        ),
-        "seed": widgets.BoundedIntText(
-            value=0, min=0, max=9999, description="tirage", layout={"width": "150px"}
-        ),
-        # What was changed by hand is a control as well: « Revenir au départ » forgets it.
-        "edits": widgets.Text(
-            value="", disabled=True, description="retouches", placeholder="aucune",
-            layout={"width": "250px"},
-        ),
+        "temperature": temperature_slider(temperature),
+        "seed": seed_box(),
+        "edits": edits_box(),
     }  # fmt: skip
     rows = [["step"], ["model", "temperature", "seed"], ["edits"]]
     if not flips:
         controls["brush"] = _brush_control(channels, levels)
         rows[0].append("brush")
     if num_classes is not None:
-        controls["label"] = widgets.BoundedIntText(
-            value=0, min=0, max=num_classes - 1, description="classe", layout={"width": "150px"}
-        )
+        controls["label"] = class_box(num_classes)
         rows[1].append("label")
 
     def change(pixel):
@@ -131,8 +139,8 @@ def painting_explorer(models, *, temperature=1.0, pace=3):
             new = (1 - int(painted(**values)[0][pixel, 0]),)
         else:
             new = _brush_values(values["brush"], levels)
-        edits = {k: v for k, v in _read_edits(values["edits"]).items() if k < pixel}
-        return {"edits": _write_edits(edits | {pixel: new}), "step": pixel + 1}
+        edits = {k: v for k, v in read_edits(values["edits"]).items() if k < pixel}
+        return {"edits": write_edits(edits | {pixel: new}), "step": pixel + 1}
 
     def on_pointer(x, y, pressed):
         """A click on a painted pixel changes it."""
@@ -218,16 +226,6 @@ def _paint(model, label, temperature, seed, edits):
     return values, laws, np.where(mask, 0.0, costs)
 
 
-def _read_edits(text):
-    """`"28=1 36=0"` -> `{27: (1,), 35: (0,)}`: pixels are counted from 1, as on the slider."""
-    pairs = [edit.split("=") for edit in text.split()]
-    return {int(pixel) - 1: tuple(map(int, values.split(","))) for pixel, values in pairs}
-
-
-def _write_edits(edits):
-    return " ".join(f"{pixel + 1}={','.join(map(str, values))}" for pixel, values in edits.items())
-
-
 def _brush_control(channels, levels):
     if channels == 3:
         return widgets.ColorPicker(
@@ -251,21 +249,6 @@ def _colors(values, levels):
     return shares if values.shape[-1] == 3 else np.repeat(1 - shares, 3, axis=-1)
 
 
-def _cell(pixel, width, zoom, x=0):
-    """Where a pixel stands in the picture, its image beginning at the column x: a box."""
-    row, column = divmod(pixel, width)
-    left, top = x + zoom * column, TOP + zoom * row
-    return left, top, left + zoom, top + zoom
-
-
-def _mark(pen, box):
-    """A pixel changed by hand has a corner turned down."""
-    left, top, right, _ = box
-    fold = max(5, 0.42 * (right - left))
-    pen.polygon([(left, top), (left + fold, top), (left, top + fold)], fill=FOCUS)
-    pen.line([left + fold, top, left, top + fold], fill="white")
-
-
 def _swatch(pen, right, color):
     """What the brush would paint, above the image."""
     box = [right - 22, 5, right - 2, 25]
@@ -285,14 +268,10 @@ def _bill(step, dims, values, costs, drawn, edited):
         (f"à la main : {value}", FOCUS_TEXT)
         if edited
         else (f"tiré : {value}", figures.COLORS["x"]),
-        (f"coût : {_nats(costs[-1], 2)}", dark),
-        (f"total : {_nats(total, 1)}", dark),
+        (f"coût : {amount(costs[-1], 2, 'nat')}", dark),
+        (f"total : {amount(total, 1, 'nat')}", dark),
         (f"soit {decimal(total / math.log(2) / max(1, drawn))} bits/dim", dark),
     ]
-
-
-def _nats(value, digits):
-    return f"{decimal(value, digits)} nat{'s' if value >= 2 else ''}"
 
 
 def _law(pen, x, laws, values, highlight):
@@ -303,45 +282,10 @@ def _law(pen, x, laws, values, highlight):
         zip(laws.tolist(), values.tolist(), channels)
     ):
         floor, full = round(TOP + room * (number + 1)) - 22, round(room) - 42
-        _axis(pen, x + 32, floor, full)
+        axis(pen, (x + 32, floor), (LAW - 68, full))
         if name is not None:
             pen.text((x, floor - full / 2), name, fill=strong, font=font(18), anchor="lm")
-        _bars(pen, (x + 36, floor), (LAW - 44, full), law, value, (pale, highlight))
-
-
-def _axis(pen, x, floor, full):
-    for share, text in ((0, "0"), (0.5, "0,5"), (1, "1")):
-        y = floor - round(full * share)
-        pen.line([x, y, x + LAW - 36, y], fill="#888888" if share == 0 else "#E3E3E3")
-        if full > 100:
-            pen.text((x - 6, y), text, fill="#888888", font=font(12), anchor="rm")
-
-
-def _bars(pen, corner, size, law, drawn, colors):
-    """A bar per level; that of the value drawn has another colour, and its height in figures."""
-    (x, floor), (width, full) = corner, size
-    slot = width / len(law)
-    half = max(0.5, min(0.36 * slot, 28))  # of a bar
-    every = math.ceil(20 / slot)  # labels that would touch each other are left out
-    middles = [x + slot * (level + 0.5) for level in range(len(law))]
-    rises = [round(full * share) for share in law]
-    for level, (middle, rise) in enumerate(zip(middles, rises)):
-        if rise:
-            box = [middle - half, floor - rise, middle + half, floor - 1]
-            pen.rectangle(box, colors[level == drawn])
-        if level % every == 0:
-            ink = figures.COLORS["truth"]
-            pen.text((middle, floor + 9), str(level), fill=ink, font=font(12), anchor="mt")
-
-    middle, color = middles[drawn], colors[True]
-    pen.polygon([(middle, floor + 1), (middle - 4, floor + 5), (middle + 4, floor + 5)], color)
-    text = f"p({drawn}) = {decimal(law[drawn], 3)}"
-    reach = font(14).getlength(text) / 2
-    at = min(max(middle, x + reach), x + width - reach)
-    # above its bar, and above those beside it that the text would cover
-    rise = max(r for r, m in zip(rises, middles) if abs(m - at) < reach + half)
-    ink = FOCUS_TEXT if color == FOCUS else color
-    pen.text((at, floor - rise - 3), text, fill=ink, font=font(14), anchor="mb")
+        bars(pen, (x + 36, floor), (LAW - 44, full), law, value, (pale, highlight))
 
 
 # ---------------------------------------------------------------------------------------------

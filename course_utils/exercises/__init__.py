@@ -183,4 +183,5 @@ from . import (  # noqa: E402, F401  (they register)
     notebook_02,
     notebook_03a,
     notebook_03b,
+    notebook_04,
 )

@@ -1,0 +1,392 @@
+"""The VQ-VAE: lookup, copied gradient, moving averages, restarts, bound, prior."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from course_utils import VQVAE, PixelCNN, fit, load
+from course_utils.evaluation import enumerate_images
+from course_utils.vq import (
+    Quantize,
+    VectorQuantizer,
+    code_dataset,
+    code_prior,
+    nearest_atoms,
+    perplexity,
+)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=seeded(seed))
+
+
+# ---- lookup -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (4, 5, 3, 6), (2, 1, 7, 2)])
+@pytest.mark.parametrize("num_codes", [2, 17, 300])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_lookup_is_brute_force_in_double_precision(shape, num_codes, layout):
+    z = randn(*shape).to(memory_format=layout)
+    codebook = randn(num_codes, shape[1], seed=1)
+    vectors = z.movedim(1, -1)[..., None, :].double()
+    expected = (vectors - codebook.double()).square().sum(-1).argmin(-1)
+    codes = nearest_atoms(z, codebook)
+    assert codes.dtype == torch.int64 and torch.equal(codes, expected)
+
+
+def test_a_tie_goes_to_the_smallest_number():
+    codebook = torch.tensor([[3.0, 3.0], [1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
+    z = torch.tensor([[1.0, 0.1], [0.0, 0.0]]).T[None, :, None]
+    assert nearest_atoms(z, codebook).flatten().tolist() == [1, 1]
+
+
+def test_some_positions_at_a_time_give_the_same_codes(monkeypatch):
+    z, codebook = randn(3, 4, 5, 7), randn(20, 4, seed=1)
+    expected = nearest_atoms(z, codebook)
+    monkeypatch.setattr("course_utils.vq.SCORES_AT_ONCE", 60)
+    assert torch.equal(nearest_atoms(z, codebook), expected)
+
+
+# ---- the copied gradient ----------------------------------------------------------------------
+
+
+def plainly(z_e, codebook, codes):
+    """What the docstring of `Quantize` says."""
+    e = codebook[codes].movedim(-1, 1)
+    z_q = z_e + (e - z_e).detach()
+    codebook_loss = (z_e.detach() - e).square().flatten(1).sum(1)
+    return z_q, codebook_loss, (z_e - e.detach()).square().flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("used", [(1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_values_and_gradients_are_those_of_detach(used, layout):
+    z_e = randn(3, 4, 2, 5).double().to(memory_format=layout).requires_grad_()
+    codebook = randn(6, 4, seed=1).double().requires_grad_()
+    codes = nearest_atoms(z_e.detach(), codebook.detach())
+    upstream = [weight * randn(*shape, seed=2).double() for weight, shape in
+                zip(used, ((3, 4, 2, 5), (3,), (3,)))]  # fmt: skip
+    results = []
+    for function in (Quantize.apply, plainly):
+        outputs = function(z_e, codebook, codes)
+        grads = torch.autograd.grad(
+            outputs, (z_e, codebook), upstream, allow_unused=True, materialize_grads=True
+        )
+        results.append((*outputs, *grads))
+    for found, expected in zip(*results):
+        torch.testing.assert_close(found, expected)
+    assert torch.equal(results[0][0], codebook[codes].movedim(-1, 1)), "the atoms, bit for bit"
+
+
+# ---- the codebook while it learns -------------------------------------------------------------
+
+
+def test_moving_averages_are_those_of_the_paper():
+    """Appendix A.1: N ← γN + (1 − γ)n, m ← γm + (1 − γ)Σz, e = m / N."""
+    quantizer = VectorQuantizer(4, 3, decay=0.8, from_data=False, restart_every=0)
+    codebook = quantizer.codebook.copy_(randn(4, 3)).clone()
+    quantizer.sums.copy_(codebook)
+    counts, sums = torch.ones(4), codebook.clone()
+    for step in range(5):
+        z = randn(2, 3, 3, 3, seed=step)
+        _, codes, _, _ = quantizer(z)
+        assert torch.equal(codes, nearest_atoms(z, codebook)), "with the atoms of before"
+        vectors = z.movedim(1, -1).flatten(0, 2)
+        for k in range(4):
+            mine = vectors[codes.flatten() == k]
+            counts[k] = 0.8 * counts[k] + 0.2 * len(mine)
+            sums[k] = 0.8 * sums[k] + 0.2 * mine.sum(0)
+            codebook[k] = sums[k] / counts[k]
+        torch.testing.assert_close(quantizer.codebook, codebook)
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_nothing_changes_in_eval_mode(ema):
+    quantizer = VectorQuantizer(4, 3, ema=ema, restart_every=1).eval()
+    before = copy.deepcopy(quantizer.state_dict())
+    quantizer(randn(2, 3, 3, 3))
+    assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
+
+
+def test_an_ema_codebook_is_a_buffer_and_a_gradient_one_keeps_its_parameter():
+    assert list(VectorQuantizer(4, 3).parameters()) == []
+    quantizer = VectorQuantizer(4, 3, ema=False, restart_every=1)
+    parameter = quantizer.codebook
+    for step in range(3):
+        quantizer(randn(2, 3, 4, 4, seed=step))
+    assert quantizer.codebook is parameter and list(quantizer.parameters()) == [parameter]
+
+
+@pytest.mark.parametrize("side", [5, 1])
+def test_the_first_atoms_are_vectors_of_the_first_batch(side):
+    """And of no other: the second batch finds them there."""
+    quantizer = VectorQuantizer(6, 3, ema=False, restart_every=0)
+    quantizer(randn(4, 3, side, side))
+    start = quantizer.codebook.detach().clone()
+    vectors = {tuple(v) for v in randn(4, 3, side, side).movedim(1, -1).flatten(0, 2).tolist()}
+    atoms = {tuple(atom) for atom in start.tolist()}
+    assert atoms <= vectors and len(atoms) == min(6, len(vectors))
+    quantizer(randn(4, 3, side, side, seed=1))
+    assert torch.equal(quantizer.codebook, start)
+
+
+def test_the_first_atoms_can_stay_where_they_were_drawn():
+    quantizer = VectorQuantizer(6, 3, ema=False, restart_every=0, from_data=False)
+    start = quantizer.codebook.detach().clone()
+    quantizer(randn(4, 3, 2, 2))
+    assert torch.equal(quantizer.codebook, start)
+
+
+FEW = [0.1, -0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 9.0]  # atom 0 serves seven, atom 1 one, atom 2 none
+NONE = FEW[:-1] + [0.0]  # atom 0 serves them all
+
+
+@pytest.mark.parametrize(
+    ("second", "dead_below", "moved"),
+    [(FEW, 0.0, [2]), (FEW, 0.25, [2]), (FEW, 0.5, [1, 2]), (NONE, 0.0, [2]), (NONE, 0.25, [1, 2])],
+)
+def test_atoms_that_hardly_serve_are_moved_when_it_is_time(second, dead_below, moved):
+    """Every two steps, from the uses of both: 14 and 2, or 15 and 1; 5.3 on average."""
+    quantizer = VectorQuantizer(
+        3, 1, from_data=False, restart_every=2, dead_below=dead_below, ema=False
+    )
+    start = torch.tensor([[0.0], [10.0], [500.0]])
+    with torch.no_grad():
+        quantizer.codebook.copy_(start)
+    quantizer(torch.tensor(FEW)[None, None, None])
+    assert torch.equal(quantizer.codebook, start), "not yet"
+    quantizer(torch.tensor(second)[None, None, None])
+    found = (quantizer.codebook != start).flatten().nonzero().flatten().tolist()
+    assert found == moved
+    vectors = torch.tensor(second).tolist()
+    assert all(quantizer.codebook[k].item() in vectors for k in moved)
+    assert quantizer.uses.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("restart_every", [0, 5])
+def test_restarts_make_a_collapsed_codebook_recover(restart_every):
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(32, 2, from_data=False, restart_every=restart_every)
+    quantizer.codebook.copy_(torch.full((32, 2), 40.0))
+    quantizer.codebook[0] = 0.0
+    quantizer.sums.copy_(quantizer.codebook)
+    z = randn(8, 2, 8, 8)
+    for _ in range(20):
+        quantizer(z)
+    reached = perplexity(quantizer.eval()(z)[1], 32)
+    assert reached > 16 if restart_every else reached == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"num_codes": 1}, "num_codes"), ({"code_dim": 0}, "code_dim"), ({"decay": 1.0}, "decay"),
+     ({"restart_every": -1}, "restart_every"), ({"dead_below": 1.0}, "dead_below")],
+)  # fmt: skip
+def test_arguments_out_of_range_are_named(options, name):
+    with pytest.raises(ValueError, match=name):
+        VectorQuantizer(**{"num_codes": 4, "code_dim": 3} | options)
+    with pytest.raises(ValueError, match="expected vectors"):
+        VectorQuantizer(4, 3)(randn(1, 2, 3, 3))
+
+
+# ---- the auto-encoder -------------------------------------------------------------------------
+
+
+def tiny(shape=(1, 4, 8), **options):
+    torch.manual_seed(0)
+    model = VQVAE(shape, **{"num_codes": 3, "code_dim": 2, "features": 8} | options)
+    with torch.no_grad():
+        model.quantizer.codebook.copy_(randn(*model.quantizer.codebook.shape))
+    return model.eval()
+
+
+def images_of(model, n=6):
+    size = (n, *model.shape)
+    return torch.randint(model.levels, size, generator=seeded(3)).to(torch.uint8)
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_the_loss_is_that_of_the_paper(ema):
+    model = tiny(ema=ema, beta=0.7)
+    x = images_of(model)
+    z_e = model.embed_images(x)
+    z_q = model.embed(model.encode(x))
+    distance = (z_e - z_q).square().flatten(1).sum(1)
+    expected = -model.log_likelihood(x, z_q) + (0.7 if ema else 1.7) * distance
+    torch.testing.assert_close(model.loss(x), expected.mean())
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "levels"),
+    [("bernoulli", 2), ("categorical", 5), ("gaussian", 256), ("laplace", 256)],
+)
+def test_shapes_for_each_likelihood(likelihood, levels):
+    model = tiny((3, 8, 12), likelihood=likelihood, levels=levels)
+    x = images_of(model)
+    codes = model.encode(x)
+    assert codes.shape == (6, *model.code_shape) == (6, 1, 2, 3) and codes.dtype == torch.uint8
+    assert model.decode_codes(codes).shape == x.shape and model.log_prob(x).shape == (6,)
+    assert model.sample(4).shape == (4, 3, 8, 12)
+    assert torch.equal(model.decode_codes(codes), model.decode(model.embed(codes)))
+
+
+@pytest.mark.parametrize("with_prior", [False, True])
+def test_the_bound_is_under_the_enumerated_truth(with_prior):
+    """p(x) = Σ P(codes) p(x | codes) over the nine maps of two codes; its sum over x is one."""
+    model = tiny((1, 4, 8))
+    prior = None
+    if with_prior:
+        torch.manual_seed(1)
+        prior = PixelCNN(model.code_shape, levels=3, features=6, layers=2, first_kernel_size=3)
+    x, maps = images_of(model, 20), enumerate_images(model.code_shape, 3)
+    with torch.no_grad():
+        log_prior = torch.full((9,), -2 * math.log(3)) if prior is None else prior.log_prob(maps)
+        joint = torch.stack(
+            [
+                log_prior[k] + model.log_likelihood(x, model.embed(maps[k].expand(20, -1, -1, -1)))
+                for k in range(9)
+            ]
+        )
+        truth, bound = torch.logsumexp(joint, 0), model.elbo(x, prior=prior)
+    assert (bound < truth).all()
+    matches = (joint - bound).abs().amin(0)
+    assert matches.max() < 1e-4, "the bound is one term of the sum"
+
+
+def test_one_code_changes_only_the_pixels_around_it():
+    model = tiny((1, 28, 28))
+    codes = torch.zeros(2, *model.code_shape, dtype=torch.uint8)
+    codes[1, 0, 3, 3] = 1
+    before, after = model.decode_codes(codes)
+    rows, columns = (before != after)[0].nonzero().unbind(1)
+    # 3×3 at 7×7, then two 4×4 of stride 2: 18 pixels
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 22, 5, 22)
+
+
+def test_samples_follow_their_generator_and_their_prior():
+    model = tiny((1, 4, 8))
+
+    class Always:
+        """A prior that only knows one map per class, and notes what it is asked."""
+
+        def sample(self, n, y=None, *, temperature=1.0, generator=None):
+            self.asked = n, y, temperature
+            return torch.full((n, *model.code_shape), 2, dtype=torch.uint8)
+
+    prior = Always()
+    draws = [model.sample(5, 1, prior=prior, temperature=0.5, generator=seeded()) for _ in range(2)]
+    assert prior.asked == (5, 1, 0.5) and torch.equal(*draws)
+    state = torch.get_rng_state()
+    assert torch.equal(*(model.sample(5, generator=seeded()) for _ in range(2)))
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(ValueError, match="no condition"):
+        model.sample(5, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"shape": (1, 14, 14)}, "multiple of 4"), ({"num_codes": 257}, "num_codes=257"),
+     ({"beta": -1}, "beta=-1")],
+)  # fmt: skip
+def test_a_model_out_of_range_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        VQVAE(**{"shape": (1, 8, 8)} | options)
+
+
+def test_codes_out_of_range_are_refused():
+    model = tiny()
+    with pytest.raises(ValueError, match="expected pixels in"):
+        model.decode_codes(torch.full((1, *model.code_shape), 3))
+    with pytest.raises(ValueError, match="expected images"):
+        model.decode_codes(torch.zeros(1, 1, 5, 5, dtype=torch.uint8))
+
+
+# ---- with data --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained():
+    data = load("digits", size=28, levels=2, copies=1)
+    torch.manual_seed(0)
+    model = VQVAE(data.shape)
+    fit(model, data, steps=120, lr=4e-3, batch_size=64, progress=False)
+    return model.eval(), data
+
+
+def test_a_short_training_rebuilds_the_digits_with_most_atoms(trained):
+    model, data = trained
+    x = data.test.images
+    with torch.no_grad():
+        error = (model.decode_codes(model.encode(x)) - x.float()).square().mean()
+    assert error < 0.3 * x.float().var(0).mean()
+    assert perplexity(model.encode(x), 64) > 25
+
+
+def test_codes_are_a_data_set_that_a_prior_learns(trained):
+    model, data = trained
+    codes = code_dataset(model, data)
+    assert codes.shape == model.code_shape == (1, 7, 7) and codes.levels == 64
+    assert torch.equal(codes.test.images, model.encode(data.test.images))
+    assert torch.equal(codes.val.labels, data.val.labels)
+    torch.manual_seed(0)
+    prior = code_prior(model, num_classes=10, features=12, layers=2)
+    atoms = prior.embedding
+    torch.testing.assert_close(atoms.mean(0), torch.zeros(16), atol=1e-5, rtol=0)
+    assert atoms.std().item() == pytest.approx(1, abs=1e-4)
+    fit(prior, codes, conditional=True, steps=60, lr=1e-2, batch_size=64, progress=False)
+    with torch.no_grad():
+        nats = -prior.log_prob(codes.test.images, codes.test.labels).mean()
+        bound = model.elbo(data.test.images, data.test.labels, prior=prior).mean()
+        uniform = model.elbo(data.test.images).mean()
+    assert nats < 0.8 * 49 * math.log(64)
+    assert (bound - uniform).item() == pytest.approx(49 * math.log(64) - nats.item(), abs=1e-2)
+
+
+def test_a_cut_training_resumes_bit_for_bit(tmp_path):
+    data = load("digits", size=8, levels=2)
+    options = {"steps": 30, "batch_size": 16, "val_every": 10, "progress": False, "patience": None}
+
+    def new():
+        torch.manual_seed(0)
+        return VQVAE(data.shape, num_codes=8, code_dim=4, features=8, restart_every=7)
+
+    whole, part = new(), new()
+    fit(whole, data, **options)
+
+    class Stop(Exception):
+        pass
+
+    calls, loss = [], part.loss
+
+    def stopping(x, y=None):
+        calls.append(part.training)
+        if sum(calls) == 15:
+            raise Stop
+        return loss(x, y)
+
+    part.loss = stopping
+    path = tmp_path / "part.safetensors"
+    with pytest.raises(Stop):
+        fit(part, data, checkpoint=path, **options)
+    resumed = new()
+    fit(resumed, data, checkpoint=path, resume=True, **options)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+# ---- perplexity -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_perplexity_counts_the_atoms_that_serve(dtype):
+    assert perplexity(torch.arange(12, dtype=dtype).view(3, 4), 12) == pytest.approx(12)
+    assert perplexity(torch.full((5,), 3, dtype=dtype), 12) == pytest.approx(1)
+    half = torch.tensor([0, 0, 1, 2], dtype=dtype)
+    assert perplexity(half, 12) == pytest.approx(math.exp(1.5 * math.log(2)))
