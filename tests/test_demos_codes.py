@@ -110,7 +110,8 @@ def corner_of(cell, side, left=0, top=TOP, width=WIDE):
 def codes_shown(demo, book, left=0, side=SIDE):
     """The codes of a map, recognised by the lower right of their tiles: there is no mark there."""
     page, part = page_of(demo), slice(side // 2, side - 5)
-    tiles = [np.asarray(book.tile(atom, side, 14)).astype(int)[part, part] for atom in range(ATOMS)]
+    tiles = [book.tile(atom, side, 14) for atom in range(book.num_codes)]
+    tiles = [np.asarray(tile).astype(int)[part, part] for tile in tiles]
     shown = []
     for cell in range(COUNT):
         x, y = corner_of(cell, side, left)
@@ -710,12 +711,23 @@ def test_before_the_first_code_there_is_no_law(explorer, words):
     assert not in_color(page_of(explorer), FOCUS).any()
 
 
-def test_another_ordering_is_followed(model, images, book):
+def test_another_ordering_and_two_atoms(images, words):
+    """A law of two levels is told as one probability."""
     ordering = torch.randperm(COUNT, generator=seeded(3))
-    prior = MADE((1, HIGH, WIDE), hidden=(8,), ordering=ordering)  # codes 0 and 1 only
-    demo = prior_explorer(small_model(num_codes=2), {"": perturb(prior)}, images)
-    demo.set(step=4)
-    assert framed(demo, FOCUS, 0, SIDE, WIDE, COUNT) == [ordering[3].item()]
+    prior = perturb(MADE((1, HIGH, WIDE), hidden=(8,), ordering=ordering))
+    model = small_model(num_codes=2)
+    demo, book = prior_explorer(model, {"": prior}, images), Codebook(model, images)
+    codes = prior.sample(1, generator=seeded(0))
+    with torch.no_grad():
+        law = prior.pixel_log_prob(codes).exp().flatten()
+    for step in (4, 9):
+        demo.set(step=step)
+        place = ordering[step - 1].item()
+        assert framed(demo, FOCUS, 0, SIDE, WIDE, COUNT) == [place]
+        drawn = ordering[:step].tolist()
+        code = codes.flatten().tolist()
+        assert codes_shown(demo, book) == [code[k] if k in drawn else None for k in range(COUNT)]
+        assert f"p({code[place]}) = {french(law[place], 3)}" in words
 
 
 def law_bars(demo, count):
