@@ -98,6 +98,16 @@ def test_images_drawn_together_are_those_drawn_alone(kind):
         assert torch.equal(alone[0], together[k])
 
 
+def test_what_is_drawn_may_enter_a_training():
+    """The loop runs in inference mode, whose tensors autograd refuses: none of them comes out."""
+    model = build("gated")
+    drawn = [model.sample(2), model.visit(lambda i, logits, out: out.zero_(), 2)]
+    for x in drawn:
+        weight = torch.ones(x.shape, requires_grad=True)
+        (weight * x).sum().backward()
+        assert not x.is_inference() and torch.equal(weight.grad, x.float())
+
+
 # ---- the law of the samples -------------------------------------------------------------------
 
 

@@ -176,7 +176,7 @@ class AutoregressiveModel(nn.Module):
         Returns:
             integer images `(n, C, H, W)`, uint8.
         """
-        return self._visit(choose, n, self.condition(y, n), self.ordering)
+        return self._visit(choose, n, self.condition(y, n), self.ordering).clone()
 
     def start_from(self, images):
         """Start near the model of independent pixels: output biases at the data's frequencies.
@@ -212,8 +212,12 @@ class AutoregressiveModel(nn.Module):
         """Which ordering for which images: pairs (rows, ordering). Here, one for all."""
         return [(slice(None), self.ordering)]
 
+    @torch.inference_mode()  # small operations are some 7 % faster than under no_grad
     def _visit(self, choose, n, classes, ordering, naive=False):
-        """The loop of `visit`, for weights of the classes and any ordering."""
+        """The loop of `visit`, for weights of the classes and any ordering.
+
+        Returns an inference tensor, which autograd refuses: to be copied.
+        """
         stepper = (self._naive_stepper if naive else self._stepper)(classes, n, ordering)
         seen = torch.zeros(self.dims, n, device=ordering.device)
         for i, pixels in enumerate(seen):

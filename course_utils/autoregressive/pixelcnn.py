@@ -222,6 +222,7 @@ class _GatedLayerCache:
         weight = layer.vertical.weight if layer.first else 2 * layer.vertical.weight
         bias = layer.vertical_bias.rows(classes)[0].transpose(0, 1)  # (2F, 1, n or 1)
         self.above = RowsAbove(weight * scale[..., None, None], n, width, bias * scale[..., None])
+        self.a, self.b = self.above.row.chunk(2)
         # the horizontal stack
         biases = [bias * scale for bias in layer.horizontal_bias.rows(classes)]
         self.conv = ConvCache(layer.horizontal, biases, n, width, scale=scale)
@@ -234,5 +235,5 @@ class _GatedLayerCache:
         self.above.push(v)
         above = self.above.convolve()  # (2F, W, n)
         self.conv.start_row(row, (self.link @ above.flatten(1)).view_as(above))
-        sigmoid_a, sigmoid_b = above.sigmoid_().chunk(2)
-        return sigmoid_a.sub_(0.5).mul_(sigmoid_b)
+        above.sigmoid_()
+        return self.a.sub_(0.5).mul_(self.b)

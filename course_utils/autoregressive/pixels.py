@@ -120,7 +120,7 @@ class PixelModel(AutoregressiveModel):
         Written into `out` if it is given.
         """
         if self.embedding is None:
-            return torch.div(x[None], self.levels - 1, out=out)
+            return torch.div(x.unsqueeze(0), self.levels - 1, out=out)
         read = F.embedding(x.long(), self.embedding).movedim(-1, 0)
         return read if out is None else out.copy_(read)
 
@@ -151,7 +151,7 @@ class PixelModel(AutoregressiveModel):
         def pixel_outputs(pixel, column):
             h = F.relu(cache.features(column))
             h = torch.addmm(hidden_bias, hidden, h).relu_()
-            return torch.addmm(biases[pixel], out, h).split(self.num_outputs)  # C × (P, n)
+            return torch.addmm(biases[pixel], out, h).chunk(channels)  # C × (P, n)
 
         outputs = None
 
