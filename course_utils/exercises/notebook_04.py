@@ -134,7 +134,7 @@ def check_nearest_atom(nearest_atom):
             raise Wrong(
                 f"{name} : pour le vecteur {numbers(z[i])}, l'atome le plus proche est le numéro "
                 f"{expected[i]}, {numbers(codebook[expected[i]])} ; vous répondez {got[i]:g}.",
-                hint=3 if "égalité" in name else 2 if len(z) == 1 else 1,
+                hint=3 if "égalité" in name else 2,
             )
     return f"{len(cases)} dictionnaires, tous les vecteurs à leur place."
 
@@ -146,11 +146,14 @@ def check_copy_gradient(copy_gradient):
             torch.randn(shape, generator=draws, dtype=torch.float64) for _ in range(3)
         )
         z_e, e = z_e.requires_grad_(), e.requires_grad_()
+        before = z_e.detach().clone()
         z_q = copy_gradient(z_e, e)
         value = as_tensor(z_q, shape, "un tenseur comme z_e")
+        if not torch.equal(z_e, before):
+            raise Wrong("votre fonction change le z_e reçu : le coût en aura besoin.")
         if not torch.allclose(value, e.detach(), atol=1e-6):
             raise Wrong("la valeur doit être celle de e, l'atome. Le décodeur ne lit que lui.")
-        if not z_q.requires_grad:
+        if not getattr(z_q, "requires_grad", False):
             raise Wrong("votre résultat n'a plus de gradient du tout : l'encodeur n'apprend rien.")
         grad_z, grad_e = torch.autograd.grad(
             (z_q * upstream).sum(), (z_e, e), allow_unused=True, materialize_grads=True
@@ -160,7 +163,7 @@ def check_copy_gradient(copy_gradient):
             raise Wrong(
                 "z_e ne reçoit aucun gradient." if nothing else
                 f"z_e reçoit {numbers(grad_z.flatten()[:3])}… ; le décodeur envoyait "
-                f"{numbers(upstream.flatten()[:3])}….",
+                f"{numbers(upstream.flatten()[:3])}…",
                 hint=2,
             )  # fmt: skip
         if grad_e.any():
@@ -171,8 +174,9 @@ def check_copy_gradient(copy_gradient):
 
 def check_vq_loss(vq_loss):
     draws = torch.Generator().manual_seed(0)
-    for B, D, beta in ((1, 2, 0.25), (6, 3, 0.25), (4, 2, 2.0), (5, 4, 0.0)):
-        log_px = -50 + torch.randn(B, generator=draws, dtype=torch.float64)
+    cases = ((1, 2, 0.25, -50), (6, 3, 0.25, -50), (4, 2, 2.0, -50), (5, 4, 0.0, -50))
+    for B, D, beta, level in (*cases, (3, 2, 0.5, 9)):  # a density may be more than 1
+        log_px = level + torch.randn(B, generator=draws, dtype=torch.float64)
         z_e, e = (torch.randn(B, D, generator=draws, dtype=torch.float64) for _ in range(2))
         inputs = [tensor.requires_grad_() for tensor in (log_px, z_e, e)]
         results = []
@@ -183,19 +187,17 @@ def check_vq_loss(vq_loss):
                 raise Wrong("votre coût n'a plus de gradient : rien ne pourra apprendre.")
             grads = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
             results.append((value, *grads))
-        case = f"B = {B}, bêta = {beta:g}"
+        case = f"B = {B}, bêta = {beta:g}, log_px autour de {level}"
         got, expected = results
         if not torch.allclose(got[0], expected[0], rtol=1e-5):
             raise Wrong(f"{case} : on attend {expected[0]:.4f} ; vous obtenez {got[0]:.4f}.",
                         hint=1 if got[0] < 0 else 2)  # fmt: skip
-        for name, number, grad, right in zip(
-            ("log_px", "z_e", "e"), (1, 3, 3), got[1:], expected[1:]
-        ):
+        for name, grad, right in zip(("log_px", "z_e", "e"), got[1:], expected[1:]):
             if not torch.allclose(grad, right, atol=1e-6):
                 raise Wrong(
                     f"{case} : valeur juste, mais pas le gradient que reçoit {name}. Attendu : "
                     f"{numbers(right.flatten()[:3])} ; obtenu : {numbers(grad.flatten()[:3])}.",
-                    hint=number,
+                    hint=3,
                 )
     return "le coût monte quand la vraisemblance baisse : on peut le descendre."
 
@@ -215,31 +217,33 @@ def check_kl_to_uniform(kl_to_uniform):
     for name, q, helpful in cases:
         answer = call(kl_to_uniform, q)
         got = as_tensor(answer, (), "un scalaire, la somme sur les codes")
-        expected = References.kl_to_uniform(q)
+        expected = References.kl_to_uniform(q).clamp(min=0)  # no « -0.0000 »
         if got.isnan():
             raise Wrong(f"{name} : vous obtenez NaN. Combien vaut 0 · log 0 ?", hint=2)
-        if not (got - expected).abs() < 1e-5 * max(1.0, abs(expected.item())):
-            raise Wrong(f"{name} : on attend {expected:.4f} nats ; vous obtenez {got:.4f}.",
+        if not (got - expected).abs() < 1e-4 * max(1.0, abs(expected.item())):
+            raise Wrong(f"{name} : en nats, on attend {expected:.4f} ; vous obtenez {got:.4f}.",
                         hint=helpful)  # fmt: skip
-    return f"un code sûr coûte log K ; 49 codes sûrs parmi 8, {49 * math.log(8):.1f} nats."
+    total = f"{49 * math.log(8):.1f}".replace(".", ",")
+    return f"un code sûr coûte log K ; 49 codes sûrs parmi 8, {total} nats."
 
 
 def check_revive(revive):
     draws = torch.Generator().manual_seed(0)
     centres = 4 * torch.randn(16, 2, generator=draws)
-    z = centres[torch.randint(16, (400,), generator=draws)]
+    z = centres.repeat_interleave(25, 0)  # as in a batch, the first vectors are alike
     z = z + 0.2 * torch.randn(400, 2, generator=draws)
     codebook = torch.randn(16, 2, generator=draws) * 0.01 + torch.tensor([20.0, 20.0])
     codebook[3] = z.mean(0)  # the only one that serves
     nearest = torch.cdist(z, codebook).argmin(1)
     uses = nearest.bincount(minlength=16)
-    kept, before = codebook.clone(), z.clone()
+    before = z.clone()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        new = as_tensor(revive(codebook, uses, z), (16, 2), "un dictionnaire").float()
+        new = revive(codebook.clone(), uses.clone(), z)
+        new = as_tensor(new, (16, 2), "un dictionnaire").float()
         if not torch.equal(z, before):
             raise Wrong("votre fonction change les vecteurs z reçus.")
-        if not torch.equal(new[uses > 0], kept[uses > 0]):
+        if not torch.equal(new[uses > 0], codebook[uses > 0]):
             raise Wrong("un atome qui servait a été déplacé.", hint=1)
         moved = new[uses == 0]
         if not (torch.cdist(moved, z).amin(1) < 0.5).all():
@@ -247,8 +251,8 @@ def check_revive(revive):
         if len(moved.unique(dim=0)) < 10:
             raise Wrong(f"les {len(moved)} atomes morts sont posés sur {len(moved.unique(dim=0))} "
                         "endroit(s) seulement.", hint=3)  # fmt: skip
-        alone = as_tensor(revive(kept, torch.ones(16).long(), z), (16, 2), "un dictionnaire")
-        if not torch.equal(alone.float(), kept):
+        alone = revive(codebook.clone(), torch.arange(1, 17), z)
+        if not torch.equal(as_tensor(alone, (16, 2), "un dictionnaire").float(), codebook):
             raise Wrong("quand tous les atomes servent, aucun ne doit bouger.", hint=1)
     share = torch.cdist(z, new).argmin(1).bincount(minlength=16) / len(z)
     perplexity = torch.exp(torch.special.entr(share).sum()).item()
@@ -260,25 +264,25 @@ def check_revive(revive):
 
 def _chains(n, K, draws):
     """Maps of codes whose rows are Markov chains: a code is often that on its left, plus one."""
-    codes = torch.randint(K, (n, 5, 7), generator=draws)
-    follow = torch.rand(n, 5, 7, generator=draws) < 0.7
-    for column in range(1, 7):
+    codes = torch.randint(K, (n, 6, 3), generator=draws)
+    follow = torch.rand(n, 6, 3, generator=draws) < 0.7
+    for column in range(1, 3):
         following = (codes[:, :, column - 1] + 1) % K
         codes[:, :, column] = torch.where(follow[:, :, column], following, codes[:, :, column])
-    return codes
+    return codes.clamp(max=K - 2)  # the last atom is never seen
 
 
 def check_left_table(left_table):
     K, draws = 8, torch.Generator().manual_seed(0)
-    train, test = _chains(20, K, draws), _chains(200, K, draws)
-    train = train.clamp(max=6)  # atom 7 was never seen: the table must not call it impossible
+    train, test = _chains(300, K, draws), _chains(200, K, draws)
     P = as_tensor(left_table(train.clone(), K), (K, K), "une table (K, K)")
     if P.isnan().any() or (P < 0).any():
         raise Wrong("votre table a des valeurs NaN ou négatives : une ligne jamais vue ?", hint=3)
     sums = P.sum(1)
     if not torch.allclose(sums, torch.ones_like(sums), atol=1e-5):
         worst = (sums - 1).abs().argmax().item()
-        helpful = 2 if torch.allclose(P.sum(0), torch.ones_like(sums), atol=1e-5) else 1
+        transposed = torch.allclose(P.sum(0), torch.ones_like(sums), atol=1e-5)
+        helpful = 2 if transposed else 3 if sums[worst] == 0 else 1
         raise Wrong(f"la ligne {worst} a pour somme {sums[worst]:.4f}, pas 1.", hint=helpful)
     if (P == 0).any():
         a, b = (P == 0).nonzero()[0].tolist()
@@ -293,10 +297,10 @@ def check_left_table(left_table):
     if got >= unigram:
         raise Wrong(f"sur d'autres cartes, votre table coûte {got:.2f} bits par code ; les simples "
                     f"fréquences, {unigram:.2f}.", hint=2)  # fmt: skip
-    if got > right + 0.1:
-        raise Wrong(f"sur d'autres cartes, votre table coûte {got:.2f} bits par code ; on peut "
-                    f"descendre à {right:.2f}.", hint=2)  # fmt: skip
-    return f"{got:.2f} bits par code au lieu de {unigram:.2f}.".replace(".", ",", 2)
+    if got > right + 0.05:  # smoothed otherwise: 0.01 more; pairs across rows: 0.1
+        raise Wrong(f"sur d'autres cartes, votre table coûte {got:.2f} bit(s) par code ; on peut "
+                    f"descendre à {right:.2f}.", hint=1)  # fmt: skip
+    return f"{got:.2f} bit par code au lieu de {unigram:.2f}.".replace(".", ",", 2)
 
 
 Exercise(

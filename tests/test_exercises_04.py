@@ -1,0 +1,514 @@
+"""The self-checks of notebook 04: right answers however written, typical mistakes, hints."""
+
+import math
+import random
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from course_utils import exercises
+from course_utils.exercises import verify
+from course_utils.vq import Quantize, VectorQuantizer, nearest_atoms
+
+KEYS = [key for key in exercises.exercises() if key.startswith("04.")]
+NEAREST, COPY, LOSS, KL, REVIVE, LEFT = (
+    exercises.exercises()[f"04.{name}"].reference
+    for name in ("nearest", "straight_through", "loss", "kl", "revive", "prior")
+)
+
+
+# ---- right answers: the nearest atom -----------------------------------------------------------
+
+
+def nearest_with_loops(z, codebook):
+    codes = []
+    for vector in z.tolist():
+        distances = [math.dist(vector, atom) for atom in codebook.tolist()]
+        codes.append(distances.index(min(distances)))
+    return codes
+
+
+def nearest_with_numpy(z, codebook):
+    return np.linalg.norm(z.numpy()[:, None] - codebook.numpy(), axis=-1).argmin(axis=1)
+
+
+def nearest_by_cdist(z, codebook):
+    return torch.min(torch.cdist(z, codebook), dim=1).indices
+
+
+def nearest_by_a_product(z, codebook):
+    """The trick of the notebook: ‖z‖² is left out."""
+    scores = torch.einsum("nd,kd->nk", z, codebook) - codebook.square().sum(1) / 2
+    return scores.argmax(1).int()
+
+
+def nearest_in_float32(z, codebook):
+    """All three terms, cancelled in single precision; the numbers as floats."""
+    z, codebook = z.float(), codebook.float()
+    distances = z.pow(2).sum(1, keepdim=True) - 2 * z @ codebook.T + (codebook**2).sum(1)
+    return distances.argmin(1).float()
+
+
+def nearest_of_the_library(z, codebook):
+    return nearest_atoms(z[:, :, None, None], codebook).flatten()
+
+
+# ---- right answers: the copied gradient --------------------------------------------------------
+
+
+class Copy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z_e, e):
+        return e.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
+def copy_by_a_function(z_e, e):
+    return Copy.apply(z_e, e)
+
+
+def copy_onto_the_atom(z_e, e):
+    return e.detach() + (z_e - z_e.detach())
+
+
+def copy_into_a_clone(z_e, e):
+    """A view of the data: the value changes, the graph does not."""
+    z_q = z_e.clone()
+    z_q.data = e.data
+    return z_q
+
+
+def copy_of_the_library(z_e, e):
+    """Every vector is an atom."""
+    maps = z_e.view(len(z_e), -1, 1, 1)
+    atoms = e.view(len(e), -1).detach()
+    codes = torch.arange(len(e)).view(-1, 1, 1)
+    return Quantize.apply(maps, atoms, codes)[0].view_as(z_e)
+
+
+# ---- right answers: the loss -------------------------------------------------------------------
+
+
+def loss_in_three_means(log_px, z_e, e, beta):
+    codebook = F.mse_loss(e, z_e.detach(), reduction="sum") / len(e)
+    commitment = F.mse_loss(z_e, e.detach(), reduction="sum") / len(e)
+    return codebook + beta * commitment - log_px.mean()
+
+
+def loss_with_a_loop(log_px, z_e, e, beta):
+    total = 0
+    for log_p, z, atom in zip(log_px, z_e, e):
+        total = total - log_p + ((z.detach() - atom) ** 2).sum()
+        total = total + beta * torch.dot(z - atom.detach(), z - atom.detach())
+    return total / len(log_px)
+
+
+def loss_minus_a_bound(log_px, z_e, e, beta):
+    gap = torch.einsum("bd,bd->b", *2 * [e - z_e.detach()])
+    return -(log_px - gap - beta * (z_e - e.detach()).pow(2).sum(-1)).mean()
+
+
+def loss_of_the_library(log_px, z_e, e, beta):
+    codes = torch.arange(len(e)).view(-1, 1, 1)
+    _, codebook, commitment = Quantize.apply(z_e[:, :, None, None], e, codes)
+    return (codebook + beta * commitment - log_px).mean()
+
+
+# ---- right answers: the KL ---------------------------------------------------------------------
+
+
+def kl_with_loops(q):
+    K = q.shape[1]
+    return sum(p * math.log(p * K) for p in q.flatten().tolist() if p > 0)
+
+
+def kl_with_numpy(q):
+    q = q.numpy()
+    kept = q[q > 0]
+    return np.sum(kept * np.log(kept)) + len(q) * np.log(q.shape[1])
+
+
+def kl_by_kl_div(q):
+    return F.kl_div(torch.full_like(q, -math.log(q.shape[1])), q, reduction="sum")
+
+
+def kl_by_distributions(q):
+    uniform = torch.distributions.Categorical(torch.ones_like(q))
+    return torch.distributions.kl_divergence(torch.distributions.Categorical(q), uniform).sum()
+
+
+def kl_with_a_little_more(q):
+    return (q * ((q + 1e-6) / (1 / q.shape[1])).log()).sum().item()
+
+
+def kl_in_float32(q):
+    q = q.float()
+    return torch.where(q > 0, q * torch.log2(q * q.shape[1]), 0).sum() * math.log(2)
+
+
+# ---- right answers: dead atoms -----------------------------------------------------------------
+
+
+def revive_with_a_loop(codebook, uses, z):
+    """Drawn with replacement; the codebook and the uses are modified in place."""
+    for k in range(len(codebook)):
+        if uses[k] == 0:
+            codebook[k] = z[torch.randint(len(z), ())]
+            uses[k] = 1
+    return codebook
+
+
+def revive_with_numpy(codebook, uses, z):
+    dead = np.flatnonzero(uses.numpy() == 0)
+    result = codebook.numpy().copy()
+    result[dead] = z.numpy()[np.random.default_rng(0).choice(len(z), len(dead), replace=False)]
+    return result
+
+
+def revive_with_where(codebook, uses, z):
+    return torch.where(uses[:, None] > 0, codebook, z[torch.randperm(len(z))[: len(codebook)]])
+
+
+def revive_as_a_list(codebook, uses, z):
+    drawn = random.Random(0).sample(z.tolist(), len(codebook))
+    return [new if use == 0 else old for old, use, new in zip(codebook.tolist(), uses, drawn)]
+
+
+def revive_with_a_little_noise(codebook, uses, z):
+    """Farthest vectors first, each a little aside; float64."""
+    result = codebook.double()
+    for k in (uses == 0).nonzero().flatten():
+        result[k] = z[torch.cdist(z.double(), result[uses > 0]).sum(1).argsort()[-1 - 20 * int(k)]]
+        result[k] += 1e-3
+    return result
+
+
+def revive_of_the_library(codebook, uses, z):
+    quantizer = VectorQuantizer(*codebook.shape)
+    quantizer.codebook.copy_(codebook)
+    quantizer._move(uses == 0, z[:, :, None, None])
+    return quantizer.codebook
+
+
+# ---- right answers: the table ------------------------------------------------------------------
+
+
+def table_of(more=0.5, pairs=lambda codes: (codes[:, :, :-1], codes[:, :, 1:]), end=None):
+    """A `left_table` that counts some `pairs`, adds `more`; `end`: what is done with the counts."""
+
+    def left_table(codes, K):
+        left, code = pairs(codes)
+        counts = torch.bincount(left.flatten() * K + code.flatten(), minlength=K * K)
+        counts = counts.view(K, K) + more
+        return counts / counts.sum(1, keepdim=True) if end is None else end(counts)
+
+    return left_table
+
+
+def table_with_loops(codes, K):
+    counts = [[1] * K for _ in range(K)]
+    for image in codes.tolist():
+        for row in image:
+            for left, code in zip(row, row[1:]):
+                counts[left][code] += 1
+    return [[count / sum(row) for count in row] for row in counts]
+
+
+def table_with_numpy(codes, K):
+    codes, counts = codes.numpy(), np.full((K, K), 1e-3)
+    np.add.at(counts, (codes[..., :-1], codes[..., 1:]), 1)
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def table_of_one_hot(codes, K):
+    one_hot = F.one_hot(codes, K).double()
+    counts = torch.einsum("nija,nijb->ab", one_hot[:, :, :-1], one_hot[:, :, 1:])
+    return torch.softmax(torch.log(counts + 1e-9), 1)
+
+
+def table_with_scatter(codes, K):
+    """Frequencies rather than counts, mixed with the uniform law; float32, in place."""
+    pairs = (codes[:, :, :-1] * K + codes[:, :, 1:]).reshape(-1)
+    P = torch.zeros(K * K).scatter_add_(0, pairs, torch.ones(len(pairs))).view(K, K)
+    P /= P.sum(1, keepdim=True).clamp_(min=1)
+    P[P.sum(1) == 0] = 1 / K
+    return 0.99 * P + 0.01 / K
+
+
+RIGHT = {
+    "04.nearest": (nearest_with_loops, nearest_with_numpy, nearest_by_cdist, nearest_by_a_product,
+                   nearest_in_float32, nearest_of_the_library),
+    "04.straight_through": (copy_by_a_function, copy_onto_the_atom, copy_into_a_clone,
+                            copy_of_the_library),
+    "04.loss": (loss_in_three_means, loss_with_a_loop, loss_minus_a_bound, loss_of_the_library),
+    "04.kl": (kl_with_loops, kl_with_numpy, kl_by_kl_div, kl_by_distributions,
+              kl_with_a_little_more, kl_in_float32),
+    "04.revive": (revive_with_a_loop, revive_with_numpy, revive_with_where, revive_as_a_list,
+                  revive_with_a_little_noise, revive_of_the_library),
+    "04.prior": (table_with_loops, table_with_numpy, table_of_one_hot, table_with_scatter,
+                 *(table_of(more) for more in (1e-6, 0.1, 2))),
+}  # fmt: skip
+CASES = [(key, answer) for key, answers in RIGHT.items() for answer in answers]
+
+
+@pytest.fixture(autouse=True)
+def no_hint_seen(monkeypatch):
+    monkeypatch.setattr(exercises, "_hints_shown", {})
+
+
+@pytest.mark.parametrize("key, answer", CASES, ids=lambda value: getattr(value, "__name__", value))
+def test_right_answers_are_accepted_and_returned(key, answer, capsys):
+    assert verify(key, answer) is answer
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"✔ {key} : ") and len(printed.splitlines()) == 1
+
+
+PRAISE = {  # those that quote numbers
+    "04.nearest": r"6 dictionnaires, ",
+    "04.kl": rf"49 codes sûrs parmi 8, {49 * math.log(8):.1f} nats\.$".replace(".", ",", 1),
+    "04.revive": r"la perplexité passe de 1 à 1[0-2],\d sur 16\.$",
+    "04.prior": r"1,[56]\d bit par code au lieu de 2,[78]\d\.$",
+}
+
+
+@pytest.mark.parametrize("key", PRAISE)
+def test_the_praise_quotes_right_numbers(key, capsys):
+    verify(key, lambda *args: exercises.exercises()[key].reference(*args))
+    assert re.search(PRAISE[key], capsys.readouterr().out)
+
+
+# ---- wrong answers -----------------------------------------------------------------------------
+
+
+def losing(sign=-1, codebook=lambda z, e: z.detach() - e, commitment=lambda z, e: z - e.detach(),
+           reduce=torch.mean, beta=None):  # fmt: skip
+    """A `vq_loss`; `beta`: the one used, whatever is asked."""
+
+    def vq_loss(log_px, z_e, e, asked):
+        first, second = (f(z_e, e).square().sum(1) for f in (codebook, commitment))
+        return reduce(sign * log_px + first + (asked if beta is None else beta) * second)
+
+    return vq_loss
+
+
+def reviving(dead=lambda uses: uses == 0, drawn=lambda z, n: z[torch.randperm(len(z))[:n]]):
+    """A `revive` of the atoms `dead`, put onto the vectors `drawn`."""
+
+    def revive(codebook, uses, z):
+        which = dead(uses)
+        result = codebook.clone()
+        result[which] = drawn(z, int(which.sum()))
+        return result
+
+    return revive
+
+
+def copy_in_place(z_e, e):
+    z_e.data = e.data
+    return z_e
+
+
+def uniform(q):
+    return torch.full_like(q, 1 / q.shape[1])
+
+
+def revive_that_forgets_return(codebook, uses, z):
+    codebook[uses == 0] = z[torch.randperm(len(z))[: int((uses == 0).sum())]]
+
+
+def revive_that_shuffles_z(codebook, uses, z):
+    z[:] = z[torch.randperm(len(z))]
+    return torch.where(uses[:, None] == 0, z[: len(codebook)], codebook)
+
+
+def revive_that_sorts_the_atoms(codebook, uses, z):
+    drawn = z[torch.randperm(len(z))[: int((uses == 0).sum())]]
+    return torch.cat([codebook[uses > 0], drawn])
+
+
+def table_of_frequencies(codes, K):
+    counts = codes.flatten().bincount(minlength=K) + 0.5
+    return (counts / counts.sum()).expand(K, K)
+
+
+def raising(error):
+    def answer(*_):
+        raise error
+
+    return answer
+
+
+WRONG = [
+    # a product; the farthest; not squared; another distance; half a square missing
+    ("04.nearest", lambda z, c: (z @ c.T).argmax(1), "est le numéro 0, [0] ; vous répondez 2.", 2),
+    ("04.nearest", lambda z, c: torch.cdist(z, c).argmax(1), "numéro 0, [0] ; vous répondez 2", 2),
+    ("04.nearest", lambda z, c: (z[:, None] - c).sum(2).argmin(1), "vous répondez 2", 2),
+    ("04.nearest", lambda z, c: torch.cdist(z, c, p=1).argmin(1), "dimensions : pour le vec", 2),
+    ("04.nearest", lambda z, c: (c.square().sum(1) - z @ c.T).argmin(1), "[0.9], l'atome", 2),
+    # the largest number; from one; a distance, the atom; the wrong dimension, none
+    (
+        "04.nearest",
+        lambda z, c: len(c) - 1 - torch.cdist(z, c).flip(1).argmin(1),
+        "deux atomes à égalité : pour le vecteur [0 ; 1], l'atome le plus proche est le numéro 1",
+        3,
+    ),
+    ("04.nearest", lambda z, c: NEAREST(z, c) + 1, "est le numéro 0, [0] ; vous répondez 1.", None),
+    ("04.nearest", lambda z, c: torch.cdist(z, c).amin(1), "vous répondez 0.2.", None),
+    ("04.nearest", lambda z, c: c[NEAREST(z, c)], "de forme (4,) ; reçu : (4, 1).", 1),
+    ("04.nearest", lambda z, c: torch.cdist(z, c).argmin(0), "un numéro par vecteur, de f", 1),
+    ("04.nearest", lambda z, c: torch.cdist(z, c), "de forme (4,) ; reçu : (4, 3).", 1),
+    ("04.nearest", lambda z, c: (z - c).square().sum(1).argmin(), "s'arrête sur RuntimeError", 1),
+    # the other four ways of the notebook, and more
+    ("04.straight_through", lambda z, e: e, "z_e ne reçoit aucun gradient.", 2),
+    ("04.straight_through", lambda z, e: z + (e - z), "z_e ne reçoit aucun gradient.", 2),
+    ("04.straight_through", lambda z, e: e + (z - e).detach(), "doit être celle de e, l'atome", 1),
+    ("04.straight_through", lambda z, e: e + (z - z.detach()), "l'atome e reçoit aussi un g", 3),
+    ("04.straight_through", lambda z, e: z, "la valeur doit être celle de e, l'atome.", 1),
+    (
+        "04.straight_through",
+        lambda z, e: 2 * z + (e - 2 * z).detach(),
+        "]… ; le décodeur envoyait [",
+        2,
+    ),
+    ("04.straight_through", lambda z, e: e.detach(), "n'a plus de gradient du tout", 1),
+    ("04.straight_through", lambda z, e: e.detach().numpy(), "n'a plus de gradient du tout", 1),
+    ("04.straight_through", copy_in_place, "votre fonction change le z_e reçu", 1),
+    ("04.straight_through", lambda z, e: z.copy_(e), "s'arrête sur RuntimeError : a leaf", 1),
+    ("04.straight_through", lambda *args: COPY(*args)[0], "comme z_e, de forme (4, 3) ; re", 1),
+    # the sign: of no term, of all, of the last; an absolute value, of a density
+    ("04.loss", losing(1), "log_px autour de -50 : on attend 5", 1),
+    ("04.loss", lambda *args: -losing(1)(*args), "log_px autour de -50 : on attend 5", 2),
+    ("04.loss", lambda log_px, z, e, beta: LOSS(log_px, z, e, -beta), "B = 1, bêta = 0.25, ", 2),
+    ("04.loss", lambda log_px, *args: LOSS(-log_px.abs(), *args), "log_px autour de 9 : on a", 2),
+    # no detach, exchanged, too many; of the likelihood; everywhere
+    ("04.loss", losing(codebook=torch.sub), "pas le gradient que reçoit z_e. Attendu : [", 3),
+    ("04.loss", losing(commitment=torch.sub), "mais pas le gradient que reçoit e. Attendu", 3),
+    (
+        "04.loss",
+        losing(codebook=lambda z, e: z - e.detach(), commitment=lambda z, e: z.detach() - e),
+        "B = 1, bêta = 0.25, log_px autour de -50 : valeur juste, mais pas le gradient",
+        3,
+    ),
+    ("04.loss", losing(codebook=lambda z, e: (z - e).detach()), "gradient que reçoit e. Atte", 3),
+    ("04.loss", losing(commitment=lambda z, e: (z - e).detach()), "gradient que reçoit z_e. A", 3),
+    ("04.loss", lambda log_px, *args: LOSS(log_px.detach(), *args), "[-1] ; obtenu : [0].", 3),
+    ("04.loss", torch.no_grad()(LOSS), "votre coût n'a plus de gradient : rien ne", None),
+    # beta forgotten, a constant; a sum, no mean, a mean over D
+    ("04.loss", losing(beta=1), "B = 1, bêta = 0.25, log_px autour", None),
+    ("04.loss", losing(beta=0.25), "B = 4, bêta = 2, log_px autour de -50 : on attend", None),
+    ("04.loss", losing(reduce=torch.sum), "B = 6, bêta = 0.25, log_px autour de -50", None),
+    ("04.loss", losing(reduce=lambda losses: losses), "la moyenne du lot, de forme () ; reçu", 1),
+    ("04.loss", lambda p, z, e, b: (1 + b) * F.mse_loss(z, e) - p.mean(), "B = 1, bêta = 0.25", 2),
+    # bits; a mean; no log K, or once; the sign; a constant; the likeliest atom alone
+    ("04.kl", lambda q: KL(q) / math.log(2), "en nats, on attend 1.3863 ; vous obtenez 2.0", 1),
+    ("04.kl", lambda q: KL(q) / len(q), "49 codes sûrs, K = 8 : en nats, on attend 101.8926", 3),
+    ("04.kl", lambda q: torch.special.xlogy(q, q).sum(), "attend 1.3863 ; vous obtenez 0.0", 1),
+    ("04.kl", lambda q: torch.special.entr(q).sum(), "un code sûr, K = 4 : en nats", 1),
+    (
+        "04.kl",
+        lambda q: math.log(q.shape[1]) - torch.special.entr(q).sum(),
+        "49 codes sûrs, K = 8 : en nats, on attend 101.8926 ; vous obtenez 2.0794.",
+        3,
+    ),
+    (
+        "04.kl",
+        lambda q: len(q) * math.log(q.shape[1]) + torch.special.entr(q).sum(),
+        "une loi uniforme, K = 5 : en nats, on attend 0.0000 ; vous obtenez 6.4378.",
+        2,
+    ),
+    ("04.kl", lambda q: len(q) * math.log(q.shape[1]), "une loi uniforme, K = 5 : en nats", 2),
+    ("04.kl", lambda q: (q.amax(1) * q.shape[1]).log().sum(), "cinq lois quelconques, K", 2),
+    ("04.kl", lambda q: -KL(q), "on attend 1.3863 ; vous obtenez -1.3863.", 1),
+    # NaN; the other direction; batchmean; too much added; a vector
+    ("04.kl", lambda q: (q * (q / uniform(q)).log()).sum(), "NaN. Combien vaut 0 · log 0 ?", 2),
+    ("04.kl", lambda q: F.kl_div(q.log(), uniform(q), reduction="sum"), "obtenez inf.", 1),
+    ("04.kl", lambda q: F.kl_div(uniform(q).log(), q, reduction="batchmean"), "49 codes", 3),
+    ("04.kl", lambda q: (q * ((q + 0.01) / uniform(q)).log()).sum(), "obtenez 1.3962", None),
+    ("04.kl", lambda q: torch.stack([KL(law[None]) for law in q]), "forme () ; reçu : (1,).", 1),
+    # none moved, all, the living; too many of them
+    ("04.revive", lambda c, uses, z: c, "un atome mort n'a pas été posé sur un vecteur de", 2),
+    ("04.revive", lambda c, uses, z: c.copy_(z[::25]), "un atome qui servait a été déplac", 1),
+    ("04.revive", reviving(lambda uses: uses > 0), "un atome qui servait a été déplacé", 1),
+    ("04.revive", reviving(lambda uses: uses == uses.min()), "aucun ne doit bouger", 1),
+    ("04.revive", reviving(lambda uses: uses <= 1), "quand tous les atomes servent, aucun", 1),
+    ("04.revive", reviving(lambda uses: uses < uses.float().mean()), "aucun ne doit bouger", 1),
+    # one vector for all, their mean, the first ones; elsewhere; NaN
+    (
+        "04.revive",
+        reviving(drawn=lambda z, n: z[torch.randint(len(z), ())]),
+        "les 15 atomes morts sont posés sur 1 endroit(s) seulement.",
+        3,
+    ),
+    ("04.revive", reviving(drawn=lambda z, n: z.mean(0)), "sur un vecteur de z.", 2),
+    ("04.revive", reviving(drawn=lambda z, n: z[:n]), "passage, la perplexité n'est que de", 3),
+    ("04.revive", reviving(drawn=lambda z, n: 9 * torch.randn(n, 2)), "sur un vecteur de z.", 2),
+    ("04.revive", reviving(drawn=lambda z, n: z[-n:] + torch.randn(n, 2)), "un vecteur de z", 2),
+    ("04.revive", reviving(drawn=lambda z, n: math.nan), "un atome mort n'a pas été posé", 2),
+    # nothing returned; z shuffled in place; the atoms in another order; the dead alone
+    ("04.revive", revive_that_forgets_return, "avez-vous oublié `return` ?", 1),
+    ("04.revive", revive_that_shuffles_z, "votre fonction change les vecteurs z reçus.", 1),
+    ("04.revive", revive_that_sorts_the_atoms, "un atome qui servait a été déplacé.", 1),
+    ("04.revive", lambda c, uses, z: REVIVE(c, uses, z)[uses == 0], "(16, 2) ; reçu : (15, 2)", 1),
+    # exchanged, divided by the other sum, in two ways; by all; not at all
+    ("04.prior", lambda *args: LEFT(*args).T, "la ligne 7 a pour somme 0.", 2),
+    ("04.prior", table_of(end=lambda n: n / n.sum(0)), "la ligne 7 a pour somme 0.", 2),
+    ("04.prior", table_of(end=lambda n: n / n.sum(1)), "la ligne 7 a pour somme 0.", 1),
+    ("04.prior", table_of(end=lambda n: n / n.sum()), "a pour somme 0.0011, pas 1.", 1),
+    ("04.prior", table_of(end=lambda n: n), ".0000, pas 1.", 1),
+    # nothing added: NaN, a row of zeros, a column; a lot added; added afterwards
+    ("04.prior", table_of(0), "votre table a des valeurs NaN ou négatives", 3),
+    ("04.prior", table_of(0, end=lambda n: F.normalize(n.float(), 1)), "ligne 7 a pour so", 3),
+    ("04.prior", table_of(0, end=lambda n: (n + 0.0).log_softmax(1).exp()), "] = 0 : le jour", 3),
+    ("04.prior", lambda c, K: table_of(0)(c, K).nan_to_num(1 / K), "P[0, 7] = 0 : le jour où 7", 3),
+    ("04.prior", table_of(50), "on peut descendre à 1.", None),
+    ("04.prior", lambda *args: LEFT(*args) + 0.01, "a pour somme 1.0800, pas 1.", 1),
+    # no neighbour: frequencies, a constant; exchanged, above, two columns before
+    ("04.prior", table_of_frequencies, "bits par code ; les simples fréquences, 2.", 2),
+    ("04.prior", lambda c, K: torch.full((K, K), 1 / K), "3.00 bits par code ; les simples", 2),
+    ("04.prior", table_of(pairs=lambda c: (c[:, :, 1:], c[:, :, :-1])), "les simples fréq", 2),
+    ("04.prior", table_of(pairs=lambda c: (c[:, :-1], c[:, 1:])), "les simples fréquences,", 2),
+    ("04.prior", table_of(pairs=lambda c: (c[:, :, 0], c[:, :, 2])), "les simples fréquence", 2),
+    # across rows: of all maps, of each; around; one atom less
+    ("04.prior", table_of(pairs=lambda c: (c.flatten()[:-1], c.flatten()[1:])), "on peut desc", 1),
+    ("04.prior", table_of(pairs=lambda c: (c.flatten(1)[:, :-1], c.flatten(1)[:, 1:])), "bit(s", 1),
+    ("04.prior", table_of(pairs=lambda c: (c, c.roll(-1, 2))), "bit(s) par code ; on peut ", 1),
+    ("04.prior", lambda c, K: LEFT(c, K - 1), "on attend une table (K, K), de forme (8, 8)", 1),
+    # what the answer raises
+    *((key, raising(KeyError("atome")), "votre fonction s'arrête sur KeyError : 'atome'", 1)
+      for key in KEYS),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key, answer, message, number", WRONG)
+def test_wrong_answers_meet_a_counter_example_and_the_hint_that_helps(
+    key, answer, message, number, capsys
+):
+    """`number`: of the hint; `None` where another one would help as well."""
+    assert verify(key, answer) is exercises.exercises()[key].reference
+    verdict, _, clue = capsys.readouterr().out.partition("\n  Indice : ")
+    assert verdict.startswith(f"✘ {key} : ") and message in verdict
+    hints = exercises.exercises()[key].hints
+    assert clue.strip() in hints
+    assert number in (None, hints.index(clue.strip()) + 1)
+
+
+# ---- stubs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_untouched_stub_is_to_complete_or_to_repair(key, capsys):
+    stub, verb = exercises.exercises()[key].stub, "réparer" if key == "04.loss" else "compléter"
+    assert verify(key, stub) is exercises.exercises()[key].reference
+    assert capsys.readouterr().out == f'… {key} : à {verb} (une piste : hint("{key}")).\n'
+
+
+def test_the_stub_to_repair_is_wrong(capsys):
+    """Were it not recognised by its code: it holds a mistake, and the check sees it."""
+    verify("04.loss", lambda *args: exercises.exercises()["04.loss"].stub(*args))
+    assert capsys.readouterr().out.startswith("✘ 04.loss : B = 1, bêta = 0.25, ")
