@@ -3,8 +3,10 @@
 
     python3 course.py                      open the course in JupyterLab
     python3 course.py 01_vae_recap         open that notebook
+    python3 course.py project 01_vae_recap open it for a class: larger, models already trained
     python3 course.py test                 run every test, notebooks included
     python3 course.py refresh 01_vae_recap run a notebook again and keep its new outputs
+    python3 course.py weights 01_vae_recap train its models again and keep their weights
 
 The first call makes a virtual environment in `.venv/` and installs `requirements.txt` there;
 nothing else on the machine is touched. What follows the first word goes to JupyterLab or pytest.
@@ -39,8 +41,10 @@ def main(arguments):
     install()
     if arguments[:1] == ["test"]:
         return run("-m", "pytest", *arguments[1:])
-    if arguments[:1] == ["refresh"]:
-        return refresh(arguments[1:])
+    if arguments[:1] in (["refresh"], ["weights"]):
+        return rerun(*arguments)
+    if arguments[:1] == ["project"]:
+        return project(*arguments[1:])
     return open_lab(arguments)
 
 
@@ -66,16 +70,45 @@ def open_lab(arguments):
     name = "00_accueil"
     if arguments and not arguments[0].startswith("-"):
         name, *arguments = arguments
+    return lab(str(notebook_path(name)), *arguments)
+
+
+def lab(first, *arguments):
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    return run("-m", "jupyterlab", str(notebook_path(name)), *as_root, *arguments)
+    return run("-m", "jupyterlab", first, *as_root, *arguments)
 
 
-def refresh(names):
-    """Run notebooks from top to bottom, in place: what a contributor does after editing one."""
+# JupyterLab on a projector: type for the back of the room, nothing around the notebook.
+PROJECTION = {
+    "apputils-extension/themes": {
+        "theme": "JupyterLab Light",
+        "overrides": {"code-font-size": "18px", "content-font-size1": "20px"},
+    },
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "statusbar-extension/plugin": {"visible": False},
+}
+
+
+def project(name="00_accueil", *arguments):
+    """Open a notebook alone on the screen (JupyterLab's « Simple » interface), for a class."""
+    path = notebook_path(name).relative_to(ROOT).as_posix()
+    settings = VENV / "projection"
+    for plugin, values in PROJECTION.items():
+        file = settings / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    os.environ |= {"JUPYTERLAB_SETTINGS_DIR": str(settings), "COURSE_PROJECTION": "1"}
+    os.environ.setdefault("COURSE_PRETRAINED", "1")
+    page = f"--LabApp.default_url=/doc/tree/{path}?reset"
+    return lab(page, f"--ServerApp.root_dir={ROOT}", *arguments)
+
+
+def rerun(what, *names):
+    """Run notebooks from top to bottom: what a contributor does after editing one."""
     if not names:
-        sys.exit("Which notebook? For instance: python3 course.py refresh 01_vae_recap")
+        sys.exit(f"Which notebook? For instance: python3 course.py {what} 01_vae_recap")
     paths = [notebook_path(name) for name in names]
-    return run(ROOT / ".ci" / "refresh.py", *paths)
+    return run(ROOT / ".ci" / "refresh.py", what, *paths)
 
 
 def install():

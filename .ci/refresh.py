@@ -2,6 +2,9 @@
 
 What changes from one run to the next and helps no reader is left out: timings, the state of the
 widgets, progress bars stopped at 0 %.
+
+`python3 course.py weights NAME…` runs them too, and keeps the weights of the models they train
+(`data/weights/`) instead of the outputs.
 """
 
 import os
@@ -12,11 +15,12 @@ import nbformat
 from nbclient import NotebookClient
 
 # The numbers of the course are those of the embedded digits on one thread.
-os.environ |= {"COURSE_THREADS": "1", "COURSE_DATASET": "digits"}
+os.environ |= {"COURSE_THREADS": "1", "COURSE_DATASET": "digits", "COURSE_PRETRAINED": "0"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def refresh(path):
+def run(path):
+    """The notebook, executed."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
@@ -25,7 +29,11 @@ def refresh(path):
         store_widget_state=False,
         resources={"metadata": {"path": path.parent}},
     )
-    client.execute()
+    return client.execute()
+
+
+def refresh(path):
+    notebook = run(path)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = merge_streams(o for o in cell.outputs if not is_progress_bar(o))
@@ -53,6 +61,13 @@ def merge_streams(outputs):
     return merged
 
 
+def record_weights(path):
+    os.environ["COURSE_PRETRAINED"] = "record"  # the kernel inherits it
+    run(path)
+    print(f"{path.name}: weights written")
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        refresh(Path(name))
+    what, *names = sys.argv[1:]
+    for name in names:
+        {"refresh": refresh, "weights": record_weights}[what](Path(name))

@@ -16,6 +16,7 @@ from .autoregressive import (
 )
 from .cvae import CVAE, CompletionVAE
 from .data import load
+from .pretrained import use_pretrained
 from .training import fit
 from .vae import VAE
 from .vq import VQVAE
@@ -35,6 +36,7 @@ __all__ = [
     "RowLSTM",
     "fit",
     "load",
+    "use_pretrained",
 ]
 __version__ = "0.1.0"
 

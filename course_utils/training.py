@@ -5,17 +5,16 @@ weights that do best on the validation set, whatever happens afterwards.
 """
 
 import contextlib
-import json
 import math
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tqdm.auto import tqdm
+
+from .pretrained import UnusableWeights, load_pretrained, pretrained_mode, save_pretrained
+from .weights import read_tensors, restore, write_tensors
 
 
 @dataclass
@@ -57,6 +56,7 @@ def fit(
     bfloat16=False,
     checkpoint=None,
     resume=False,
+    pretrained=None,
     progress=True,
 ):
     """Train `model` on `data.train`, watch it on `data.val`, leave it with its best weights.
@@ -86,6 +86,8 @@ def fit(
         checkpoint: file (`….safetensors`) rewritten atomically at each validation.
         resume: go on from `checkpoint` if that file exists; on a CPU, the result is bit for bit
             that of a training that was never cut.
+        pretrained: name of the file of `data/weights/` where this model, trained, is kept; it is
+            loaded instead of training when `use_pretrained` or `COURSE_PRETRAINED` asks for it.
         progress: show a progress bar with the current losses.
 
     Returns:
@@ -137,6 +139,20 @@ def fit(
                 total += loss_of(images, labels).item() * len(images)
         model.train()
         return total / len(val_images)
+
+    mode = "train" if pretrained is None else pretrained_mode()
+    if mode != "train":
+        recipe_and_data = recipe | {"data": data.name, "images": list(data.train.images.shape)}
+    if mode == "load":
+        try:
+            history = History(**load_pretrained(pretrained, model, recipe_and_data, validate))
+        except UnusableWeights as reason:
+            print(f"Le fichier « {pretrained} » {reason}. Le modèle s'entraîne donc ici.")
+        else:
+            model.to(home).eval()
+            if progress:
+                print(f"Poids déjà entraînés. {_summary(history)}")
+            return history
 
     state = {"step": 0, "best": _copy_weights(model), "history": History()}
     history = state["history"]
@@ -206,11 +222,19 @@ def fit(
             model.to(home).eval()
             history.seconds = time.perf_counter() - started
     if progress and history.end != "interrupted":
-        print(
-            f"{state['step']} pas en {history.seconds:.0f} s. Meilleure validation : "
-            f"{history.best_val:.1f} nats/image, au pas {history.best_step}."
-        )
+        print(_summary(history))
+    if mode == "record" and history.end != "interrupted":
+        model.to(device)
+        save_pretrained(pretrained, model, recipe_and_data, asdict(history), validate)
+        model.to(home).eval()
     return history
+
+
+def _summary(history):
+    return (
+        f"{history.steps[-1]} pas en {history.seconds:.0f} s. Meilleure validation : "
+        f"{history.best_val:.1f} nats/image, au pas {history.best_step}."
+    )
 
 
 class _Batches:
@@ -259,75 +283,8 @@ def _not_finite(loss, step, scheduler):
 
 
 # ---------------------------------------------------------------------------------------------
-# Files: safetensors only, nothing is unpickled
+# Checkpoints
 # ---------------------------------------------------------------------------------------------
-
-
-def save_weights(model, path, **metadata):
-    """Write the weights of `model` to a safetensors file, atomically: the old file or the new one.
-
-    `metadata` (numbers, strings, lists) travels in the file's header as JSON.
-    """
-    _write(model.state_dict(), path, metadata)
-
-
-def load_weights(model, path):
-    """Load a file of `save_weights` into `model`; return its metadata.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is damaged or was written by a model of another shape.
-    """
-    tensors, metadata = _read(path)
-    _restore(model, tensors, path)
-    return metadata
-
-
-def _restore(model, tensors, path):
-    """Load weights all or nothing: names and shapes are compared first."""
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if found != expected:
-        name = next(n for n in {**expected, **found} if expected.get(n) != found.get(n))
-        raise ValueError(
-            f"{path} holds the weights of another model: {name} has the shape {found.get(name)}, "
-            f"expected {expected.get(name)}"
-        )
-    model.load_state_dict(tensors)
-
-
-def _write(tensors, path, metadata):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # clones: safetensors refuses tensors that share their memory, such as tied weights
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    with written_whole(path) as temporary:
-        save_file(tensors, temporary, metadata={"json": json.dumps(metadata)})
-        temporary.chmod(0o644)  # safetensors writes files that only their owner can read
-
-
-@contextlib.contextmanager
-def written_whole(path):
-    """Write to the file this gives: it replaces `path` at the end, whole, or nothing does."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _read(path):
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no weights at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            # clones: the tensors of the file stay mapped to it, and it will be rewritten
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-            return tensors, json.loads((file.metadata() or {}).get("json", "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it and train again") from error
 
 
 def _save_training(path, recipe, model, optimizer, scheduler, state):
@@ -348,11 +305,11 @@ def _save_training(path, recipe, model, optimizer, scheduler, state):
         "param_groups": adam["param_groups"],
         "scheduler": scheduler.state_dict(),
     }
-    _write(tensors, path, metadata)
+    write_tensors(tensors, path, metadata)
 
 
 def _load_training(path, recipe, model, optimizer, scheduler, state):
-    tensors, metadata = _read(path)
+    tensors, metadata = read_tensors(path)
     if metadata.get("recipe") != recipe:
         raise ValueError(
             f"{path} was written by another training ({metadata.get('recipe')}, now {recipe}): "
@@ -362,7 +319,7 @@ def _load_training(path, recipe, model, optimizer, scheduler, state):
     for name, value in tensors.items():
         part, _, rest = name.partition("/")
         parts[part][rest] = value
-    _restore(model, parts["model"], path)
+    restore(model, parts["model"], path)
     moments = {}
     for name, value in parts["adam"].items():
         index, _, key = name.partition("/")

@@ -33,7 +33,7 @@ from course_utils import fit
 from course_utils.autoregressive import FVSBN, MADE, NADE, MarkovTable, OrderAgnosticMADE
 from course_utils.data import Split
 from course_utils.evaluation import enumerate_images, measured_dependencies, total_probability
-from course_utils.training import load_weights, save_weights
+from course_utils.weights import load_weights, save_weights
 
 DIMS = math.prod(SHAPE)
 STATES = ["random", "trained"]

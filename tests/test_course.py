@@ -76,6 +76,37 @@ def test_open_gives_the_notebook_to_jupyterlab(course):
     assert course.commands[-1][-1] == "--no-browser"
 
 
+def test_project_opens_the_notebook_alone_larger_and_trained(course, monkeypatch):
+    monkeypatch.setattr(course.os, "environ", {})
+    course.main(["project", "01_vae_recap", "--no-browser"])
+    command = course.commands[-1]
+    assert command[:3] == [
+        "-m", "jupyterlab", "--LabApp.default_url=/doc/tree/notebooks/01_vae_recap.ipynb?reset"
+    ]  # fmt: skip
+    assert f"--ServerApp.root_dir={ROOT}" in command and command[-1] == "--no-browser"
+    environment = course.os.environ
+    assert environment["COURSE_PROJECTION"] == environment["COURSE_PRETRAINED"] == "1"
+    themes = "@jupyterlab/apputils-extension/themes.jupyterlab-settings"
+    written = json.loads((course.VENV / "projection" / themes).read_text())
+    assert written["overrides"]["content-font-size1"] == "20px"
+
+
+def test_a_projected_notebook_trains_if_asked(course, monkeypatch):
+    monkeypatch.setattr(course.os, "environ", {"COURSE_PRETRAINED": "0"})
+    course.main(["project"])
+    assert course.os.environ["COURSE_PRETRAINED"] == "0"
+
+
+@pytest.mark.parametrize("what", ["refresh", "weights"])
+def test_refresh_and_weights_run_the_notebooks_named(what, course):
+    course.main([what, "01_vae_recap", "02_cvae"])
+    script, asked, *paths = course.commands[-1]
+    assert script.endswith("refresh.py") and asked == what
+    assert [path.rsplit("/")[-1] for path in paths] == ["01_vae_recap.ipynb", "02_cvae.ipynb"]
+    with pytest.raises(SystemExit, match=f"Which notebook.*{what} 01"):
+        course.main([what])
+
+
 def test_an_unknown_notebook_names_the_others(course):
     with pytest.raises(SystemExit, match="99_nothing.*00_accueil, 01_vae_recap"):
         course.main(["99_nothing"])

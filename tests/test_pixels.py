@@ -30,7 +30,7 @@ from course_utils.autoregressive import DiagonalBiLSTM, PixelCNN, RowLSTM
 from course_utils.autoregressive.masked import ConvCache, MaskedConv2d, channel_mask
 from course_utils.autoregressive.pixelrnn import skew, unskew
 from course_utils.evaluation import measured_dependencies, receptive_field, total_probability
-from course_utils.training import load_weights, save_weights
+from course_utils.weights import load_weights, save_weights
 
 # ---- what a pixel reads, by sets --------------------------------------------------------------
 #

@@ -11,9 +11,10 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from course_utils import VAE, fit, training
+from course_utils import VAE, fit, weights
 from course_utils.data import Split
-from course_utils.training import choose_device, load_weights, save_weights
+from course_utils.training import choose_device
+from course_utils.weights import load_weights, save_weights
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
     not torch.cuda.is_available(), reason="no GPU"))]  # fmt: skip
@@ -542,7 +543,7 @@ def test_a_write_cut_midway_leaves_the_old_file(tmp_path, monkeypatch, error):
         file.write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(training, "save_file", cut)
+    monkeypatch.setattr(weights, "save_file", cut)
     with pytest.raises(type(error)):
         save_weights(Mean(), path, note="new")
     assert path.read_bytes() == old

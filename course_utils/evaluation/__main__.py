@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..training import save_weights
+from ..weights import save_weights
 from .classifier import CLASSIFIER_PATH, train_classifier
 
 parser = argparse.ArgumentParser(description="Train the digit classifier, write its weights.")

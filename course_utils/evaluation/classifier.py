@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..data import Dataset, Split, load
-from ..training import fit, load_weights
+from ..training import fit
+from ..weights import load_weights
 
 CLASSIFIER_PATH = Path(__file__).parents[2] / "data" / "digit_classifier.safetensors"
 

@@ -26,7 +26,8 @@ from ..autoregressive import (
     nearest_neighbours,
 )
 from ..data import load
-from ..training import fit, written_whole
+from ..training import fit
+from ..weights import written_whole
 from .tables import Table
 
 RESULTS_PATH = Path(__file__).parents[2] / "data" / "mnist_results.json"
