@@ -4,6 +4,7 @@
     python3 course.py                      open the course in JupyterLab
     python3 course.py 01_vae_recap         open that notebook
     python3 course.py project 01_vae_recap open it for a class: larger, models already trained
+    python3 course.py html site            write the course as web pages, into that folder
     python3 course.py test                 run every test, notebooks included
     python3 course.py refresh 01_vae_recap run a notebook again and keep its new outputs
     python3 course.py weights 01_vae_recap train its models again and keep their weights
@@ -40,7 +41,10 @@ def main(arguments):
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     install()
     if arguments[:1] == ["test"]:
-        return run("-m", "pytest", *arguments[1:])
+        return test(arguments[1:])
+    if arguments[:1] == ["html"]:
+        folder = Path(*arguments[1:2] or ["site"]).resolve()
+        return run(ROOT / ".ci" / "pages.py", folder)
     if arguments[:1] in (["refresh"], ["weights"]):
         return rerun(*arguments)
     if arguments[:1] == ["project"]:
@@ -101,6 +105,14 @@ def project(name="00_accueil", *arguments):
     os.environ.setdefault("COURSE_PRETRAINED", "1")
     page = f"--LabApp.default_url=/doc/tree/{path}?reset"
     return lab(page, f"--ServerApp.root_dir={ROOT}", *arguments)
+
+
+def test(arguments):
+    """All the tests; those in a browser afterwards, alone: they measure how fast demos answer."""
+    if arguments:
+        return run("-m", "pytest", *arguments)
+    status = run("-m", "pytest", "--ignore=tests/browser")
+    return run("-m", "pytest", "tests/browser", "--numprocesses=0") or status
 
 
 def rerun(what, *names):

@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
 import torch
 import torch.nn.functional as F
 
@@ -78,7 +79,8 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
             each image the training set holds (10 by default). The validation and test images
             are deformed once, by the same law. 0 switches the deformation off everywhere.
         root: where the downloaded archives live. By default the environment variable
-            `COURSE_DATA`, else the folder `data/` of the course.
+            `COURSE_DATA`, else the folder `data/` of the course, or one of the user's own where
+            that one cannot be written.
 
     Returns:
         Dataset: train / val / test of uint8 images `(N, C, size, size)` and int64 labels `(N,)`.
@@ -391,17 +393,25 @@ _IDX_FILES = {
 }
 
 
-def data_root(root=None):
-    """Folder of the downloaded archives: `root`, else `COURSE_DATA`, else the course's `data/`."""
-    if root is None:
-        root = os.environ.get("COURSE_DATA") or Path(__file__).parents[1] / "data"
-    return Path(root)
+def data_root(root=None, *, present=lambda folder: False):
+    """Folder of the downloaded archives: `root`, else `COURSE_DATA`, else the course's `data/`.
+
+    Where `data/` cannot be written, as in an installation that many share, and is not known to
+    hold what is looked for (`present`, a function of the folder), it is a folder of the user's.
+    """
+    root = root or os.environ.get("COURSE_DATA")
+    if root:
+        return Path(root)
+    shared = Path(__file__).parents[1] / "data"
+    if present(shared) or os.access(shared, os.W_OK):
+        return shared
+    return platformdirs.user_cache_path("course_utils")
 
 
 def _torchvision(name, size, root):
     """Three pairs (grey images in [0, 1], labels): train 50 000 / val 10 000 / test 10 000."""
-    root = data_root(root)
     class_name = _TORCHVISION_CLASS[name]
+    root = data_root(root, present=lambda folder: _unpacked(folder / class_name / "raw"))
     try:
         # Imported only here: a broken torchvision must not stop work on the embedded digits.
         from torchvision import datasets

@@ -1,11 +1,13 @@
 """Every drawing of the course, in one style.
 
 One colour per concept, in figures, diagrams and demos alike; the palette is Okabe & Ito's, which
-colour-blind readers can tell apart. Importing this module sets the style.
+colour-blind readers can tell apart. Importing this module sets the style. With
+`COURSE_PROJECTION=1` in the environment, everything is drawn larger, for the back of a room.
 """
 
 import itertools
 import math
+import os
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -48,6 +50,19 @@ plt.rcParams.update(
         "axes.prop_cycle": plt.cycler(color=MODEL_COLORS),
     }
 )
+
+PROJECTION = os.environ.get("COURSE_PROJECTION", "") not in ("", "0")
+SCREEN = (1110, 560)  # pixels left to a picture by JupyterLab on a projector of 1280×720
+
+
+def fit_to_screen(figure):
+    """Draw a figure 30 % larger, or only as far as the whole of it stays on the screen."""
+    width, height = figure.get_size_inches()
+    figure.set_dpi(min(130, SCREEN[0] / width, SCREEN[1] / height))
+
+
+if PROJECTION:
+    plt.rcParams["figure.hooks"] = [f"{__name__}:fit_to_screen"]
 
 
 # ---------------------------------------------------------------------------------------------

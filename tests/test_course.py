@@ -46,10 +46,33 @@ def course(tmp_path, monkeypatch):
 
 def test_the_first_call_installs_and_the_second_does_not(course):
     assert course.main(["test"]) == 0
-    assert [command[1] for command in course.commands] == ["pip", "pytest"]
+    assert [command[1] for command in course.commands] == ["pip", "pytest", "pytest"]
     course.commands.clear()
     course.main(["test", "-k", "kl"])
     assert course.commands == [["-m", "pytest", "-k", "kl"]]
+
+
+def test_the_browser_is_tested_alone_whatever_the_other_tests_found(course, monkeypatch):
+    course.install()
+    for failing in (0, 1):
+        course.commands.clear()
+        results = [int(k == failing) for k in range(2)]
+        monkeypatch.setattr(
+            course, "run", lambda *args, r=results: course.commands.append(args) or r.pop(0)
+        )
+        assert course.main(["test"]) == 1
+        assert course.commands == [
+            ("-m", "pytest", "--ignore=tests/browser"),
+            ("-m", "pytest", "tests/browser", "--numprocesses=0"),
+        ]
+
+
+@pytest.mark.parametrize("asked, folder", [(["pages"], "pages"), ([], "site")])
+def test_html_writes_into_the_folder_named(asked, folder, course, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    course.main(["html", *asked])
+    script, into = course.commands[-1]
+    assert script.endswith("pages.py") and into == str(tmp_path / folder)
 
 
 def test_changed_requirements_are_installed(course):
@@ -57,7 +80,7 @@ def test_changed_requirements_are_installed(course):
     course.SOURCES[0].write_text("torch\ntorchvision\n")
     course.commands.clear()
     course.main(["test"])
-    assert [command[1] for command in course.commands] == ["pip", "pytest"]
+    assert course.commands[0][1] == "pip"
 
 
 def test_a_failed_installation_says_what_to_do_and_is_tried_again(course):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import platformdirs
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -199,6 +200,16 @@ def test_data_root(monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path / "elsewhere"))
     assert data_root() == tmp_path / "elsewhere"
     assert data_root(tmp_path) == tmp_path
+
+
+def test_where_data_cannot_be_written_downloads_go_to_the_user(monkeypatch, tmp_path):
+    shared = Path(data.__file__).parents[1] / "data"
+    monkeypatch.setattr(data.os, "access", lambda folder, mode: folder != shared)
+    own = data_root()
+    assert own == platformdirs.user_cache_path("course_utils") and own != shared
+    assert data_root(present=lambda folder: folder == shared) == shared, "what is there serves all"
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    assert data_root() == tmp_path
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from course_utils.demos import (
     to_pil,
     to_png,
 )
+from course_utils.demos import live
 from course_utils.evaluation import load_classifier
 
 pytestmark = pytest.mark.usefixtures("no_screen")
@@ -111,6 +112,72 @@ def test_the_picture_follows_its_controls():
 def test_the_picture_has_a_fixed_size():
     layout = Plain().demo.picture.layout
     assert (layout.width, layout.height, layout.flex) == ("30px", "20px", "0 0 auto")
+
+
+@pytest.mark.parametrize("size, shown", [
+    ((300, 200), ("450px", "300px")),  # one half larger, at most
+    ((1000, 200), ("1110px", "222px")),  # as wide as the screen
+    ((500, 500), ("430px", "430px")),  # as high as what the controls leave
+])  # fmt: skip
+def test_on_a_projector_the_picture_is_as_large_as_fits_under_its_controls(
+    size, shown, monkeypatch
+):
+    monkeypatch.setattr(live.figures, "PROJECTION", True)
+    assert tuple(live.shown_size(*size).values()) == shown
+    caption = Plain().demo.children[0].value
+    assert "zoom: 1.3" in caption and ".course-demo > .widget-hbox" in caption
+
+
+def test_elsewhere_nothing_is_enlarged():
+    assert live.shown_size(1000, 200) == {"width": "1000px", "height": "200px"}
+    demo = Plain().demo
+    assert "zoom" not in demo.children[0].value and "course-demo" in demo._dom_classes
+
+
+def alive(*parts):
+    return [part for part in parts if part.comm is not None]
+
+
+def test_a_closed_demo_keeps_none_of_its_parts():
+    plain = Plain(on_pointer=lambda x, y, pressed: {}, buttons={"Encore": dict}, play="red")
+    demo = plain.demo
+    parts = [demo, demo.picture, demo.reset_button, demo.play, demo._events]
+    parts += [*plain.controls.values(), *demo.buttons.values(), *demo.children]
+    assert len(alive(*parts)) == len(parts)
+    demo.close()
+    assert not alive(*parts)
+    drawn = len(plain.drawn)
+    plain.controls["red"].value = 99
+    assert len(plain.drawn) == drawn, "nothing is drawn any more"
+
+
+class Shell:
+    """A notebook's shell, as far as a demo asks it which cell is running."""
+
+    def __init__(self):
+        self.run("a", 1)
+
+    def run(self, cell, execution):
+        self.parent = {"metadata": {"cellId": cell}, "header": {"msg_id": execution}}
+
+    def get_parent(self):
+        return self.parent
+
+
+def test_running_a_cell_again_closes_the_demos_of_its_previous_run(monkeypatch):
+    shell = Shell()
+    monkeypatch.setattr(live, "get_ipython", lambda: shell)
+    monkeypatch.setattr(live, "_demos", {})
+    first, second = Plain().demo, Plain().demo  # two in one cell
+    shell.run("b", 2)
+    other = Plain().demo
+    assert len(alive(first, second, other)) == 3
+    shell.run("a", 3)
+    third = Plain().demo
+    assert alive(first, second, other, third) == [other, third]
+    shell.run("a", 4)
+    fourth = Plain().demo
+    assert alive(other, third, fourth) == [other, fourth]
 
 
 def test_controls_come_before_the_picture_and_under_the_caption():
@@ -259,21 +326,20 @@ def test_rows_change_nothing_to_the_order_of_the_values():
     assert plain.shown() == (200, 0, 20)
 
 
-def played(monkeypatch, **options):
-    """A `Plain` demo with a play button, and what it asked the browser to link."""
-    links = Spy(monkeypatch, widgets, "jslink")
-    return Plain(**options), links.received
-
-
-def test_a_play_button_moves_its_slider_in_the_browser(monkeypatch):
-    plain, links = played(monkeypatch, play="blue")
+def test_a_play_button_moves_its_slider_and_goes_on_from_where_a_hand_puts_it():
+    plain = Plain(play="blue")
     play, slider = plain.demo.play, plain.controls["blue"]
-    assert links == [((play, "value"), (slider, "value"))]
     assert (play.value, play.min, play.max, play.step) == (20, 0, 255, 1)
     assert not play.playing and not play.show_repeat
+    play.value = 21  # a tick
+    assert slider.value == 21 and plain.drawn[1:] == [(10, 21)]
+    slider.value = 90
+    assert play.value == 90 and plain.drawn[2:] == [(10, 90)]
+    plain.demo.reset_button.click()
+    assert play.value == slider.value == 20 and plain.drawn[3:] == [(10, 20)]
 
 
-def test_a_play_button_has_the_bounds_and_the_step_of_its_slider(monkeypatch):
+def test_a_play_button_has_the_bounds_and_the_step_of_its_slider():
     slider = widgets.IntSlider(6, 2, 10, step=2)
     demo = LivePicture(lambda n: Image.new("RGB", (n, 9)), {"n": slider}, caption="", play="n")
     assert (demo.play.value, demo.play.min, demo.play.max, demo.play.step) == (6, 2, 10, 2)
@@ -291,10 +357,9 @@ def test_a_play_button_stands_before_its_slider(rows, name):
     assert [list(line.children) for line in lines] == expected
 
 
-def test_no_play_button_when_none_is_asked_for(monkeypatch):
-    plain, links = played(monkeypatch)
-    _, row, _ = plain.demo.children
-    assert not any(isinstance(child, widgets.Play) for child in row.children) and links == []
+def test_no_play_button_when_none_is_asked_for():
+    _, row, _ = Plain().demo.children
+    assert not any(isinstance(child, widgets.Play) for child in row.children)
 
 
 def test_a_still_picture_goes_with_the_widget():
@@ -1004,12 +1069,12 @@ def test_the_controls_of_the_sampler(sampler):
     assert second.children == (*expected, *buttons)
 
 
-def test_the_sampler_plays_all_the_pixels(monkeypatch, writers):
-    links = Spy(monkeypatch, widgets, "jslink")
-    sampler = sampling_explorer(writers)
+def test_the_sampler_plays_all_the_pixels(sampler):
     play, step = sampler.play, sampler.controls["step"]
     assert (play.min, play.max, play.step, play.value) == (0, DIMS, 1, step.value)
-    assert links.received == [((play, "value"), (step, "value"))]
+    play.value = 30
+    assert step.value == 30
+    sampler.reset_button.click()
 
 
 def test_every_control_of_the_sampler_changes_its_panels_and_not_its_size(sampler):

@@ -1,5 +1,9 @@
 """Every drawing runs without a screen; the image grid is checked pixel by pixel."""
 
+import os
+import subprocess
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -20,6 +24,31 @@ def render():
     figure = plt.gcf()
     figure.canvas.draw()
     return figure
+
+
+# ---- on a projector ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size, dpi", [
+    ((8, 3), 130),  # larger
+    ((12, 4), 92.5),  # as wide as the screen
+    ((5, 10), 56),  # as high as the screen
+])  # fmt: skip
+def test_on_a_projector_figures_are_as_large_as_the_screen_shows(size, dpi):
+    with plt.rc_context({"figure.hooks": ["course_utils.figures:fit_to_screen"]}):
+        assert plt.figure(figsize=size).dpi == pytest.approx(dpi)
+    assert plt.figure(figsize=size).dpi == 100
+
+
+@pytest.mark.parametrize("asked, projected", [("1", True), ("0", False), ("", False)])
+def test_the_environment_asks_for_projection(asked, projected):
+    script = "from course_utils import figures; print(figures.PROJECTION, figures.plt.figure().dpi)"
+    environment = os.environ | {"COURSE_PROJECTION": asked, "MPLBACKEND": "Agg"}
+    result = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split()[0] == str(projected)
+    assert (float(result.stdout.split()[1]) > 100) == projected
 
 
 # ---- image_grid -------------------------------------------------------------------------------

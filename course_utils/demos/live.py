@@ -1,8 +1,9 @@
-"""The one way a demo is made: controls (and the mouse) in, one PNG out.
+"""The one way a demo is made: controls (and the mouse) in, one picture out.
 
 Every demo goes through `LivePicture`: a function draws a PIL image from the values of the
-controls, and its PNG replaces the bytes of one `Image` widget of fixed size. No figure is shown
-inside an Output widget: that flickers, leaks and, without a browser, can hang.
+controls, and its file replaces the bytes of one `Image` widget of fixed size (in WebP, without
+loss: PNG takes twice the time). No figure is shown inside an Output widget: that flickers, leaks
+and, without a browser, can hang.
 """
 
 import base64
@@ -16,6 +17,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from ipyevents import Event
+from IPython import get_ipython
 from PIL import Image, ImageFont
 
 from .. import figures
@@ -26,11 +28,22 @@ WAITING = (0.93, 0.93, 0.93)  # a pixel not drawn yet
 FOCUS = "#E69F00"  # what one looks at: the pixel being drawn, the active paths
 FOCUS_TEXT = "#8A5F00"  # the same, dark enough to read
 
+# On a projector: captions and controls 30 % larger, and the picture as large as fits under them.
+LARGER = "<style>.course-demo > .widget-hbox, .course-demo > .widget-html {zoom: 1.3}</style>"
+CONTROLS = 130  # pixels of the screen they take
+
 
 def to_png(image):
-    """PIL image -> PNG bytes, compressed lightly: speed matters more than size here."""
+    """PIL image -> PNG bytes."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def to_webp(image):
+    """PIL image -> WebP bytes without loss, compressed lightly: it must be quick."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", lossless=True, quality=0, method=0)
     return buffer.getvalue()
 
 
@@ -38,6 +51,14 @@ def to_pil(page, zoom=1):
     """Array `(H, W, 3)` in [0, 1] -> PIL image, every pixel enlarged `zoom` times."""
     image = Image.fromarray((np.clip(page, 0, 1) * 255).round().astype(np.uint8))
     return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
+
+
+def shown_size(width, height):
+    """Width and height of a picture on the screen, in CSS: its own, or those of a projector."""
+    scale = 1.0
+    if figures.PROJECTION:
+        scale = min(1.5, figures.SCREEN[0] / width, (figures.SCREEN[1] - CONTROLS) / height)
+    return {"width": f"{round(scale * width)}px", "height": f"{round(scale * height)}px"}
 
 
 @functools.cache
@@ -111,12 +132,13 @@ class LivePicture(widgets.VBox):
         self.draw, self.controls, self.on_pointer = draw, controls, on_pointer
         self._dragging = False
         self._quiet = False  # True while `set` moves several controls
+        self._played = play
         self._start = {name: control.value for name, control in controls.items()}
         first = draw(**self._start)
         self.picture = widgets.Image(
-            value=to_png(first),
-            format="png",
-            layout={"width": f"{first.width}px", "height": f"{first.height}px", "flex": "0 0 auto"},
+            value=to_webp(first),
+            format="webp",
+            layout={**shown_size(*first.size), "flex": "0 0 auto"},
         )
         self.reset_button = widgets.Button(
             description="Revenir au départ", icon="undo", layout={"width": "auto"}
@@ -150,18 +172,33 @@ class LivePicture(widgets.VBox):
             line.insert(line.index(controls[play]), self.play)
         lines[-1] += [*self.buttons.values(), self.reset_button]
         lines = [widgets.HBox(line, layout={"flex_flow": "row wrap"}) for line in lines]
-        super().__init__([widgets.HTML(f"<i>{caption}</i>"), *lines, self.picture])
+        caption = widgets.HTML(f"<i>{caption}</i>" + (LARGER if figures.PROJECTION else ""))
+        super().__init__([caption, *lines, self.picture])
+        self.add_class("course-demo")
+        self._all_parts = list(_parts(self.children))
+        if on_pointer is not None:
+            self._all_parts.append(self._events)
+        _replace_those_of_this_cell(self)
+
+    def close(self):
+        """Close the demo with all its parts: neither the browser nor an event knows them still."""
+        for part in getattr(self, "_all_parts", ()):  # none if the demo could not be made
+            part.unobserve_all()
+            part.close()
+        super().close()
 
     @staticmethod
     def _play_button(slider, pace):
-        """Play, pause, stop: moves the slider in the browser, as a hand would."""
+        """Play, pause, stop: moves the slider step by step, as a hand would."""
         step = pace * slider.step
         # The button stops before a step that would pass its maximum. This one lets the last step
         # pass the end of the slider, which stays there: none of its values is out of reach.
         last = slider.max + step - slider.step
         play = widgets.Play(value=slider.value, min=slider.min, max=last, step=step, interval=80)
         play.show_repeat = False
-        widgets.jslink((play, "value"), (slider, "value"))
+        # Here and not by `jslink`, in the browser: a move of the slider would send two messages,
+        # the button's first, and wait for it (almost 30 ms).
+        play.observe(lambda change: slider.set_trait("value", change["new"]), "value")
         return play
 
     def set(self, **values):
@@ -177,7 +214,9 @@ class LivePicture(widgets.VBox):
     def _redraw(self, _change=None):
         if not self._quiet:
             values = {name: control.value for name, control in self.controls.items()}
-            self.picture.value = to_png(self.draw(**values))
+            self.picture.value = to_webp(self.draw(**values))
+            if self._played is not None:  # it goes on from where the hand has put its slider
+                self.play.value = self.controls[self._played].value
 
     def _pointer(self, event):
         pressed = event["type"] == "mousedown"
@@ -193,8 +232,34 @@ class LivePicture(widgets.VBox):
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         data = dict(data) | {"text/plain": f"[démo] {self._caption}"}
-        data["image/png"] = base64.b64encode(self.picture.value).decode()
+        still = to_png(Image.open(io.BytesIO(self.picture.value)))
+        data["image/png"] = base64.b64encode(still).decode()
         return data, metadata
+
+
+def _parts(children):
+    for child in children:
+        yield from _parts(getattr(child, "children", ()))
+        yield child
+
+
+_demos = {}  # of each cell of the notebook: its execution, and the demos it made
+
+
+def _replace_those_of_this_cell(demo):
+    """A cell that is run again closes the demos of its previous run: nobody sees them any more."""
+    shell = get_ipython()
+    request = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    cell = request.get("metadata", {}).get("cellId")
+    if cell is None:  # no notebook
+        return
+    execution = request["header"]["msg_id"]
+    previous, demos = _demos.get(cell, (execution, []))
+    if previous != execution:
+        for old in demos:
+            old.close()
+        demos = []
+    _demos[cell] = execution, [*demos, demo]
 
 
 # ---------------------------------------------------------------------------------------------

@@ -1,0 +1,143 @@
+"""The course as web pages, for those who only read: `python3 course.py html FOLDER`.
+
+The committed notebooks with their outputs, one page each, and a table of contents. Nothing in a
+page comes from elsewhere: pictures and styles are inside, formulas are MathML, which browsers draw
+themselves; a demo is its still picture.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from jinja2 import pass_context
+from latex2mathml.converter import convert
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from traitlets.config import Config
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+PAGE = """
+{%- extends 'lab/index.html.j2' -%}
+{%- block html_head_js -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_css -%}
+{{ super() }}
+<style>
+  body { max-width: 60rem; margin: 0 auto; padding: 0 1rem 4rem; }
+  nav.course { display: flex; justify-content: space-between; padding: 1rem 4.5rem; }
+  math[display="block"] { margin: 0.6em 0; }
+</style>
+{%- endblock -%}
+{%- block body_header -%}
+{{ super() }}
+{{ resources.course_links }}
+{%- endblock -%}
+{%- block body_footer -%}
+{{ resources.course_links }}
+{{ super() }}
+{%- endblock -%}
+"""
+
+CONTENTS = """<!DOCTYPE html>
+<html lang="fr">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+  body {{ font: 18px/1.6 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto; }}
+  body {{ padding: 0 1rem; }}
+  h1 {{ font-size: 1.5rem; line-height: 1.3; }}
+  h2 {{ font-size: 1.1rem; margin: 2rem 0 0; }}
+  ul {{ margin: 0.3rem 0; padding-left: 1.2rem; }}
+  a {{ color: #0072B2; text-decoration: none; }}
+</style>
+<h1>{title}</h1>
+{chapters}
+</html>
+"""
+TITLE = "Auto-encodeurs variationnels et modèles autorégressifs, en les exécutant"
+
+
+class Renderer(IPythonRenderer):
+    """Formulas as MathML."""
+
+    def block_math(self, body):
+        return mathml(body, "block")
+
+    def inline_math(self, body):
+        return mathml(body, "inline")
+
+
+def mathml(latex, display):
+    html = convert(latex.strip().replace(r"\arg", r"\operatorname{arg}"), display=display)
+    return re.sub(' xmlns="[^"]+"', "", html)  # a page needs none, and a title is confused by it
+
+
+class Exporter(HTMLExporter):
+    """Formulas as MathML; a demo as its picture; a link to a notebook leads to its page."""
+
+    raw_template = PAGE
+    embed_images = True
+    language_code = "fr"
+
+    @property
+    def default_config(self):
+        # A demo has a widget, which needs a kernel, and a picture, which needs nothing.
+        shown = ["text/html", "image/svg+xml", "image/png", "text/markdown", "text/plain"]
+        return Config({"NbConvertBase": {"display_data_priority": shown}})
+
+    @pass_context
+    def markdown2html(self, context, source):
+        renderer = Renderer(
+            escape=False,
+            attachments=context.get("cell", {}).get("attachments", {}),
+            embed_images=True,
+            path=context["resources"]["metadata"]["path"],
+            anchor_link_text="¶",
+        )
+        html = MarkdownWithMath(renderer=renderer).render(source)
+        return re.sub(r'href="(\w+)\.ipynb', r'href="\1.html', html)
+
+
+def build(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    chapters = []
+    for path, before, after in zip(NOTEBOOKS, [None, *NOTEBOOKS], [*NOTEBOOKS[1:], None]):
+        notebook = nbformat.read(path, 4)
+        links = [(before, "← {}"), (after, "{} →")]
+        resources = {
+            "metadata": {"name": path.stem, "path": str(path.parent)},
+            "course_links": navigation(*links),
+        }
+        html, _ = Exporter().from_notebook_node(notebook, resources)
+        (folder / f"{path.stem}.html").write_text(html, encoding="utf-8")
+        chapters.append(chapter(path, html))
+        print(f"{path.stem}.html: {len(html.encode()) / 1e6:.1f} MB")
+    contents = CONTENTS.format(title=TITLE, chapters="\n".join(chapters))
+    (folder / "index.html").write_text(contents, encoding="utf-8")
+    print(f"Open {folder / 'index.html'}")
+
+
+def navigation(before, after):
+    """Links to the page before, to the table of contents and to the page after."""
+    texts = ["", '<a href="index.html">Table des matières</a>', ""]
+    for place, (path, text) in ((0, before), (2, after)):
+        if path is not None:
+            texts[place] = f'<a href="{path.stem}.html">{text.format(path.stem)}</a>'
+    return '<nav class="course">' + "".join(f"<span>{text}</span>" for text in texts) + "</nav>"
+
+
+def chapter(path, html):
+    """The title of a page and of its sections, as links to their places in it."""
+    headings = re.findall(r'<h([12]) id="([^"]+)">(.*?)<a class="anchor-link"', html, re.DOTALL)
+    (_, _, title), *sections = headings
+    items = "".join(
+        f'<li><a href="{path.stem}.html#{at}">{text}</a></li>' for _, at, text in sections
+    )
+    return f'<h2><a href="{path.stem}.html">{title}</a></h2>\n<ul>{items}</ul>'
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]))

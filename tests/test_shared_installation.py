@@ -1,0 +1,114 @@
+"""A class on one machine: the course in a folder that nobody may write, a kernel per student."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+
+import pytest
+from notebook_files import ROOT
+
+NOTEBOOK = "00_accueil.ipynb"
+
+# What the kernel of each student runs besides the notebook: where its files would go.
+SCRIPT = """
+import course_utils, torch
+from course_utils.data import data_root, load
+print(course_utils.__file__)
+print(data_root())
+print(torch.get_num_threads())
+try:
+    load("mnist")
+except (ConnectionError, ImportError) as error:
+    print(type(error).__name__)
+"""
+
+
+def without_privileges():
+    """What to put before a command so that read-only files are so for it too, or None."""
+    if os.geteuid() != 0:
+        return []
+    setpriv = shutil.which("setpriv")  # root writes where it likes, unless told otherwise
+    return setpriv and [setpriv, "--bounding-set=-dac_override,-dac_read_search"]
+
+
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="the permissions are those of Unix"),
+    pytest.mark.skipif(
+        os.name != "nt" and without_privileges() is None, reason="root needs setpriv here"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of the course that cannot be written."""
+    checkout = tmp_path_factory.mktemp("shared") / "course"
+    for name in ("course_utils", "notebooks", "data"):
+        ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "raw", ".download*")
+        shutil.copytree(ROOT / name, checkout / name, ignore=ignored)
+    entries = [checkout, *checkout.rglob("*")]
+    for entry in entries:
+        entry.chmod(0o555 if entry.is_dir() else 0o444)
+    yield checkout
+    for entry in entries:
+        entry.chmod(entry.stat().st_mode | stat.S_IWUSR)
+
+
+@pytest.fixture
+def students(tmp_path):
+    """Two users: a home folder each, and the environment of their processes."""
+    environments = []
+    for name in ("alice", "bob"):
+        home = tmp_path / name
+        home.mkdir()
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("COURSE_", "XDG_"))}
+        offline = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+        environments.append(inherited | offline | {"HOME": str(home)})
+    return environments
+
+
+def start(checkout, environment, *command):
+    environment = environment | {"PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": ""}
+    return subprocess.Popen(
+        [*without_privileges(), sys.executable, *command], cwd=environment["HOME"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def finish(processes):
+    outputs = [process.communicate(timeout=280)[0] for process in processes]
+    for process, output in zip(processes, outputs):
+        assert process.returncode == 0, output
+    return outputs
+
+
+def contents(folder):
+    return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+
+
+def test_two_students_run_a_notebook_of_a_read_only_checkout(checkout, students):
+    before = contents(checkout)
+    with pytest.raises(AssertionError):  # the folder is read-only indeed
+        finish([start(checkout, students[0], "-c", f"open('{checkout}/notebooks/x', 'w')")])
+    command = ("-m", "jupyter", "nbconvert", "--to", "notebook", "--execute")
+    finish([
+        start(checkout, student, *command, f"--output-dir={student['HOME']}",
+              checkout / "notebooks" / NOTEBOOK)
+        for student in students
+    ])  # fmt: skip
+    for student in students:
+        executed = os.path.join(student["HOME"], NOTEBOOK)
+        assert '"output_type": "error"' not in open(executed, encoding="utf-8").read()
+    assert contents(checkout) == before
+
+
+def test_what_a_student_downloads_goes_home_and_one_thread_is_enough(checkout, students):
+    outputs = finish([start(checkout, student, "-c", SCRIPT) for student in students])
+    for student, output in zip(students, outputs):
+        package, root, threads, error = output.splitlines()[-4:]
+        assert package.startswith(str(checkout)), "the shared installation is the one that runs"
+        assert root.startswith(student["HOME"])
+        assert threads == "1"
+        assert error in ("ConnectionError", "ImportError"), "there is no network, or no torchvision"
