@@ -1,15 +1,16 @@
-"""The one way a demo is made: controls (and the mouse) in, one picture out.
+"""The one way a demo is made: controls (and the mouse) in, one PNG out.
 
 Every demo goes through `LivePicture`: a function draws a PIL image from the values of the
-controls, and its file replaces the bytes of one `Image` widget of fixed size (in WebP, without
-loss: PNG takes twice the time). No figure is shown inside an Output widget: that flickers, leaks
-and, without a browser, can hang.
+controls, and its PNG replaces the bytes of one `Image` widget of fixed size. No figure is shown
+inside an Output widget: that flickers, leaks and, without a browser, can hang.
 """
 
 import base64
 import functools
 import io
 import math
+import struct
+import zlib
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -34,17 +35,24 @@ CONTROLS = 130  # pixels of the screen they take
 
 
 def to_png(image):
-    """PIL image -> PNG bytes."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+    """PIL image -> PNG bytes.
 
+    No filter is tried on the rows, and the compression is the lightest: PIL takes three times as
+    long to write such pictures, more than most demos take to draw them.
+    """
+    pixels = np.asarray(image.convert("RGB"))
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # each begins with its filter: none
+    rows[:, 1:] = pixels.reshape(height, -1)
 
-def to_webp(image):
-    """PIL image -> WebP bytes without loss, compressed lightly: it must be quick."""
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", lossless=True, quality=0, method=0)
-    return buffer.getvalue()
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)  # 8 bits per channel, three of them
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*pair) for pair in chunks)
 
 
 def to_pil(page, zoom=1):
@@ -136,8 +144,8 @@ class LivePicture(widgets.VBox):
         self._start = {name: control.value for name, control in controls.items()}
         first = draw(**self._start)
         self.picture = widgets.Image(
-            value=to_webp(first),
-            format="webp",
+            value=to_png(first),
+            format="png",
             layout={**shown_size(*first.size), "flex": "0 0 auto"},
         )
         self.reset_button = widgets.Button(
@@ -175,7 +183,7 @@ class LivePicture(widgets.VBox):
         caption = widgets.HTML(f"<i>{caption}</i>" + (LARGER if figures.PROJECTION else ""))
         super().__init__([caption, *lines, self.picture])
         self.add_class("course-demo")
-        self._all_parts = list(_parts(self.children))
+        self._all_parts = list(_parts(self))[:-1]  # the last one is this
         if on_pointer is not None:
             self._all_parts.append(self._events)
         _replace_those_of_this_cell(self)
@@ -214,7 +222,7 @@ class LivePicture(widgets.VBox):
     def _redraw(self, _change=None):
         if not self._quiet:
             values = {name: control.value for name, control in self.controls.items()}
-            self.picture.value = to_webp(self.draw(**values))
+            self.picture.value = to_png(self.draw(**values))
             if self._played is not None:  # it goes on from where the hand has put its slider
                 self.play.value = self.controls[self._played].value
 
@@ -232,15 +240,16 @@ class LivePicture(widgets.VBox):
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         data = dict(data) | {"text/plain": f"[démo] {self._caption}"}
-        still = to_png(Image.open(io.BytesIO(self.picture.value)))
-        data["image/png"] = base64.b64encode(still).decode()
+        data["image/png"] = base64.b64encode(self.picture.value).decode()
         return data, metadata
 
 
-def _parts(children):
-    for child in children:
-        yield from _parts(getattr(child, "children", ()))
-        yield child
+def _parts(widget):
+    """A widget, those it contains, and their layouts and styles, which are widgets too."""
+    for child in getattr(widget, "children", ()):
+        yield from _parts(child)
+    yield from filter(None, (getattr(widget, name, None) for name in ("layout", "style")))
+    yield widget
 
 
 _demos = {}  # of each cell of the notebook: its execution, and the demos it made

@@ -1,0 +1,423 @@
+"""JupyterLab in a real browser: what the tests of this folder do with it.
+
+A notebook is copied into a folder of its own, so that nothing it does touches the repository; the
+settings of JupyterLab too are those of the test, not of the user.
+"""
+
+import base64
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+
+from PIL import Image
+
+with contextlib.suppress(ImportError):  # see `what_is_missing`
+    from playwright.sync_api import TimeoutError as NoAnswer
+
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+SCREEN = {"width": 1280, "height": 720}  # a common projector
+
+OWN_FOLDERS = (
+    "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR"
+)  # fmt: skip
+SLIDER, NUMBER = ".noUi-handle", "input[type=number]"
+CONTROLS = {  # in the order in which a demo's are moved, and the keys to try
+    SLIDER: [["ArrowRight"] * 3, ["ArrowLeft"] * 6],
+    NUMBER: [["ArrowUp"]],
+    ".widget-toggle-buttons button:not(.mod-active)": [["Space"]],
+    ".widget-checkbox input": [["Space"]],
+    "select:has(option + option)": [["Space", "ArrowDown", "Enter"]],  # else they are JupyterLab's
+}
+SETTINGS = {  # nothing is saved, nothing pops up
+    "docmanager-extension/plugin": {"autosave": False},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+# A slider that only pushes one of two small pictures: no demo can answer faster than this.
+FLOOR = """
+import io
+
+import ipywidgets as widgets
+from PIL import Image as PilImage
+
+_pictures = []
+for _grey in (200, 220):
+    _buffer = io.BytesIO()
+    PilImage.new("RGB", (64, 64), (_grey,) * 3).save(_buffer, "PNG")
+    _pictures.append(_buffer.getvalue())
+_slider = widgets.IntSlider(value=0, min=0, max=100)
+_image = widgets.Image(value=_pictures[0], format="png", layout={"width": "64px", "height": "64px"})
+
+
+def _push(change):
+    _image.value = _pictures[change["new"] % 2]
+
+
+_slider.observe(_push, "value")
+widgets.VBox([_slider, _image])
+"""
+
+# What the tests ask of the page. `watch` notes when a key is pressed in a cell, when a new picture
+# of that cell is on the screen, and where the picture is in each frame.
+SCRIPT = """
+window.course = {
+  notebook() { return jupyterapp.shell.currentWidget.content },
+  cell(i) { return this.notebook().widgets[i].node },
+  async show(i) {
+    this.notebook().activeCellIndex = i
+    await this.notebook().scrollToItem(i, 'start')
+    this.cell(i).scrollIntoView()
+  },
+  picture(i) { return this.cell(i).querySelector('.jp-OutputArea .widget-image') },
+  tagged(tag) {
+    const tags = this.notebook().widgets.map(w => w.model.getMetadata('tags') || [])
+    return [...tags.keys()].filter(i => tags[i].includes(tag))
+  },
+  async digest(i) {
+    const answer = await fetch(this.picture(i).src)
+    const digest = await crypto.subtle.digest('SHA-256', await answer.arrayBuffer())
+    return [...new Uint8Array(digest)].join(' ')
+  },
+  async run(i) {
+    this.notebook().activeCellIndex = i
+    await jupyterapp.commands.execute('notebook:run-cell')
+  },
+  async ask(expression) {
+    const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel
+    const request = { code: '', silent: true, user_expressions: { value: expression } }
+    const reply = await kernel.requestExecute(request).done
+    const { data, evalue } = reply.content.user_expressions.value
+    return data ? data['text/plain'] : evalue
+  },
+  box(i) {
+    const box = this.picture(i).getBoundingClientRect()
+    return [box.left, box.top, box.right, Math.min(box.bottom, innerHeight)].map(Math.round)
+  },
+  outputs() {
+    return this.notebook().widgets.map(w => w.model).filter(m => m.type === 'code').map(m => ({
+      source: m.sharedModel.getSource(), tags: m.getMetadata('tags') || [],
+      count: m.executionCount, outputs: m.outputs.toJSON() }))
+  },
+  broken() {
+    const texts = [...document.querySelectorAll('.jp-OutputArea-output')].map(n => n.innerText)
+    return texts.filter(t => /Error (displaying|creating) widget|Javascript Error/.test(t))
+  },
+  watch(i) {
+    const page = this, seen = { keys: [], painted: [], frames: [], on: true }
+    page.seen = seen
+    page.onKey = () => seen.keys.push(performance.now())
+    page.onLoad = event => {
+      if (event.target !== page.picture(i)) return
+      requestAnimationFrame(() => { // painted: after the frame that follows
+        const channel = new MessageChannel()
+        channel.port1.onmessage = () => seen.painted.push(performance.now())
+        channel.port2.postMessage(0)
+      })
+    }
+    for (const kind of ['keydown', 'pointerdown']) document.addEventListener(kind, page.onKey, true)
+    document.addEventListener('load', page.onLoad, true)
+    const frame = () => {
+      if (!seen.on) return
+      const picture = page.picture(i), box = picture.getBoundingClientRect()
+      seen.frames.push([Math.round(box.top), Math.round(box.height)])
+      requestAnimationFrame(frame)
+    }
+    requestAnimationFrame(frame)
+  },
+  unwatch() {
+    this.seen.on = false
+    for (const kind of ['keydown', 'pointerdown'])
+      document.removeEventListener(kind, this.onKey, true)
+    document.removeEventListener('load', this.onLoad, true)
+    return this.seen
+  },
+}
+"""
+
+
+def chromium():
+    """The browser of this machine: `COURSE_CHROMIUM`, or a Chromium that is installed, or None."""
+    named = os.environ.get("COURSE_CHROMIUM")
+    if named:
+        return named
+    return next(filter(None, map(shutil.which, CHROMIUMS)), None)
+
+
+def what_is_missing():
+    """Why the tests cannot run here, or an empty string."""
+    if importlib.util.find_spec("playwright") is None:
+        return "Playwright is not installed: see requirements.txt"
+    if chromium() is None:
+        return "no Chromium here: install one, or name it in COURSE_CHROMIUM"
+    return ""
+
+
+@contextlib.contextmanager
+def jupyterlab(folder, **environment):
+    """Serve the notebooks of `folder`; gives the address of the page of a notebook, by its name."""
+    settings = folder / ".settings"
+    for plugin, values in SETTINGS.items():
+        path = settings / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+    own = {name: str(folder / f".{name.lower()}") for name in OWN_FOLDERS}
+    own["JUPYTERLAB_SETTINGS_DIR"] = str(settings)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
+        "--allow-root", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}",
+        "--LabApp.expose_app_in_browser=True", "--ContentsManager.allow_hidden=True",
+    ]  # fmt: skip
+    with (folder / ".log").open("w") as log:
+        server = subprocess.Popen(
+            command, env={**os.environ, **own, **environment}, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/api/status", server, folder / ".log")
+        yield lambda name, view="lab": f"http://127.0.0.1:{port}/{view}/tree/{name}?reset"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def _wait_for(address, server, log):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(OSError):
+            return opener.open(address, timeout=2).read()
+        time.sleep(0.3)
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+
+
+@contextlib.contextmanager
+def browser():
+    """Chromium, without proxy nor profile."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chrome = playwright.chromium.launch(executable_path=chromium(), args=OPTIONS)
+        yield chrome
+        chrome.close()
+
+
+class Notebook:
+    """A notebook open in JupyterLab; cells are numbered from 0, texts included."""
+
+    def __init__(self, chrome, address):
+        self.page = page = chrome.new_page(viewport=SCREEN, locale="fr-FR")
+        page.set_default_timeout(60_000)
+        self.errors, self.elsewhere = [], []
+        host = "/".join(address.split("/")[:3])
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        page.on("request", lambda request: self._note_request(request.url, host))
+        page.goto(address)
+        page.wait_for_function(
+            "window.jupyterapp && jupyterapp.shell.currentWidget?.content?.widgets"
+            " && jupyterapp.shell.currentWidget.sessionContext.isReady"
+            " && jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'"
+        )
+        page.evaluate(SCRIPT)
+        page.evaluate("jupyterapp.shell.collapseLeft()")
+
+    def _note_request(self, url, host):
+        if not url.startswith((host, host.replace("http", "ws"), "data:", "blob:", "about:")):
+            self.elsewhere.append(url)
+
+    def run_all(self, timeout):
+        """Run every cell; returns the seconds it took."""
+        started = time.monotonic()
+        self.page.evaluate(
+            "() => { course.done = false; jupyterapp.commands.execute('notebook:run-all-cells')"
+            ".finally(() => { course.done = true }) }"
+        )
+        self.page.wait_for_function("course.done", timeout=1000 * timeout)
+        self.wait_idle()
+        return time.monotonic() - started
+
+    def run(self, cell):
+        """Run one cell again."""
+        self.page.evaluate("i => course.run(i)", cell)
+        self.wait_idle()
+
+    def ask(self, expression):
+        """The value of a Python expression in the kernel, as its `repr` shows it."""
+        return self.page.evaluate("expression => course.ask(expression)", expression)
+
+    def wait_idle(self):
+        self.page.wait_for_function(
+            "jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'"
+        )
+        self.page.wait_for_timeout(300)
+
+    def show(self, cell):
+        """Bring a cell to the top of the screen."""
+        self.page.evaluate("i => course.show(i)", cell)
+        self.page.wait_for_timeout(300)
+
+    def close(self):
+        """Close the page and stop the kernel."""
+        self.page.evaluate("jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+        self.page.close()
+
+    def tagged(self, tag):
+        """The numbers of the cells that have a tag."""
+        return self.page.evaluate("tag => course.tagged(tag)", tag)
+
+    def picture(self, cell):
+        """What the picture of a demo shows: two equal digests are of the same picture."""
+        return self.page.evaluate("i => course.digest(i)", cell)
+
+    def controls(self, cell, selector):
+        node = self.page.evaluate_handle("i => course.cell(i)", cell).as_element()
+        return node.query_selector_all(f".jp-OutputArea {selector}")
+
+    def first_control(self, cell):
+        """The first slider of a demo, or its first number."""
+        return (self.controls(cell, SLIDER) or self.controls(cell, NUMBER))[0]
+
+    def moves(self, cell):
+        """For each control of a demo: its name, and functions that move it with the keyboard."""
+        for selector, ways in CONTROLS.items():
+            for number, control in enumerate(self.controls(cell, selector)):
+                if control.is_visible() and not control.is_disabled():
+                    moves = [lambda c=control, keys=keys: self._type(c, keys) for keys in ways]
+                    yield f"{selector} {number}", moves
+
+    def _type(self, control, keys):
+        control.focus()
+        for key in keys:
+            self.page.keyboard.press(key)
+        self.wait_idle()
+
+    def walk(self, cell, control, count, *, pause=120):
+        """Move a control with the keyboard, until the picture has changed `count` times.
+
+        It goes from one end to the other, and back; two values may draw the same picture.
+
+        Returns:
+            Moves: what was seen meanwhile.
+        """
+        forward, back = _keys(control)
+        control.focus()
+        self.page.evaluate("i => course.watch(i)", cell)
+        for _ in range(2 * count):
+            if self.page.evaluate("course.seen.painted.length") >= count:
+                break
+            if _value(control) == _limit(control, forward in ("ArrowRight", "ArrowUp")):
+                forward, back = back, forward
+            painted = self.page.evaluate("course.seen.painted.length")
+            self.page.keyboard.press(forward)
+            with contextlib.suppress(NoAnswer):
+                self.page.wait_for_function(
+                    f"course.seen.painted.length > {painted}", timeout=1000, polling=10
+                )
+            self.page.wait_for_timeout(pause)
+        return Moves(self.page.evaluate("course.unwatch()"))
+
+    def hold(self, cell, control, times, every):
+        """A key held down: pressed every so many milliseconds, without waiting for the picture."""
+        forward, back = _keys(control)
+        middle = (_limit(control, False) + _limit(control, True)) / 2
+        key = back if _value(control) > middle else forward
+        control.focus()
+        self.page.evaluate("i => course.watch(i)", cell)
+        for _ in range(times):
+            self.page.keyboard.press(key)
+            self.page.wait_for_timeout(every)
+        count = -1
+        while count != (seen := self.page.evaluate("course.seen.painted.length")):
+            count = seen
+            self.page.wait_for_timeout(1000)
+        return Moves(self.page.evaluate("course.unwatch()"))
+
+    @contextlib.contextmanager
+    def film(self, cell):
+        """What the screen shows of the picture of a demo meanwhile: a list, filled at the end."""
+        box = self.page.evaluate("i => course.box(i)", cell)
+        session, frames, images = self.page.context.new_cdp_session(self.page), [], []
+
+        def keep(event):
+            frames.append(event["data"])
+            session.send("Page.screencastFrameAck", {"sessionId": event["sessionId"]})
+
+        session.on("Page.screencastFrame", keep)
+        session.send("Page.startScreencast", {"format": "png"})
+        yield images
+        session.send("Page.stopScreencast")
+        for frame in frames:
+            images.append(Image.open(io.BytesIO(base64.b64decode(frame))).convert("L").crop(box))
+
+
+def _keys(control):
+    """What moves a slider, or a number, forward and back."""
+    is_number = control.get_attribute("type") == "number"
+    return ("ArrowUp", "ArrowDown") if is_number else ("ArrowRight", "ArrowLeft")
+
+
+def _value(control):
+    """Of a slider, or of a box of numbers."""
+    return float(control.get_attribute("aria-valuenow") or control.input_value())
+
+
+def _limit(control, upper):
+    """Of a slider or of a box of numbers; None for another control."""
+    name = "max" if upper else "min"
+    text = control.get_attribute(f"aria-value{name}") or control.get_attribute(name)
+    return None if text is None else float(text)
+
+
+class Moves:
+    """Keys pressed, pictures painted (milliseconds), and the frames in between."""
+
+    def __init__(self, seen):
+        self.keys, self.painted, self.frames = seen["keys"], seen["painted"], seen["frames"]
+
+    @property
+    def delays(self):
+        """From each key to the picture that answers it."""
+        following = [*self.keys[1:], float("inf")]
+        answers = (
+            next((p - key for p in self.painted if key <= p < end), None)
+            for key, end in zip(self.keys, following)
+        )
+        return [delay for delay in answers if delay is not None]
+
+    @property
+    def median(self):
+        return statistics.median(self.delays)
+
+    @property
+    def p95(self):
+        return statistics.quantiles(self.delays, n=20)[-1]
+
+    @property
+    def lag(self):
+        """From the last key to the last picture."""
+        return self.painted[-1] - self.keys[-1]
+
+    def __str__(self):
+        return f"median {self.median:.0f} ms, p95 {self.p95:.0f} ms"
+
+    @property
+    def steady(self):
+        """In no frame has the picture moved, or changed its height."""
+        return len(set(map(tuple, self.frames))) == 1

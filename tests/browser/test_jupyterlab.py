@@ -1,0 +1,163 @@
+"""Every notebook in JupyterLab: it runs, and each control of each demo moves its picture, fast."""
+
+import lab
+import nbformat
+import pytest
+from notebook_files import NOTEBOOKS
+from PIL import ImageStat
+
+MOVES = 50
+WIDGETS = "__import__('ipywidgets.widgets.widget').widgets.widget"
+FRAME = 1000 / 60  # ms: a picture waits for the next one of the screen
+
+
+@pytest.fixture(scope="module", params=[path.name for path in NOTEBOOKS])
+def notebook(request, chrome, address):
+    notebook = lab.Notebook(chrome, address(request.param))
+    notebook.seconds = notebook.run_all(timeout=280)
+    yield notebook
+    notebook.close()
+
+
+@pytest.fixture(scope="module")
+def floor(notebook):
+    """What a slider that computes nothing takes, in this page."""
+    (cell,) = notebook.tagged("floor")
+    notebook.show(cell)
+    return notebook.walk(cell, notebook.first_control(cell), MOVES)
+
+
+def test_it_runs_without_error_in_less_than_a_minute(notebook):
+    for cell in notebook.page.evaluate("course.outputs()"):
+        errors = [o for o in cell["outputs"] if o["output_type"] == "error"]
+        assert not errors or "raises-exception" in cell["tags"], cell["source"]
+        assert not [o for o in cell["outputs"] if o.get("name") == "stderr"], cell["source"]
+        assert cell["count"] or not cell["source"]
+    assert notebook.page.evaluate("course.broken()") == []
+    assert notebook.errors == [] and notebook.elsewhere == []
+    assert notebook.seconds < 60
+
+
+def unmoved(notebook, cell):
+    """The controls of a demo that do not change its picture, the reset if it does not undo them."""
+    notebook.show(cell)
+    start, found = notebook.picture(cell), []
+    for name, moves in notebook.moves(cell):
+        before = notebook.picture(cell)
+        for move in moves:
+            move()
+            if notebook.picture(cell) != before:
+                break
+        else:
+            found.append(name)
+    (reset,) = notebook.controls(cell, "button:has-text('Revenir au départ')")
+    reset.focus()
+    notebook.page.keyboard.press("Enter")
+    notebook.wait_idle()
+    return found + ["reset"] * (notebook.picture(cell) != start)
+
+
+def slow(notebook, cell, floor):
+    """The times of a demo if they are too long, else an empty string."""
+    notebook.show(cell)
+    moves = notebook.walk(cell, notebook.first_control(cell), len(floor.delays))
+    times = f"cell {cell}: {moves}; floor: {floor}"
+    print("\n" + times)  # shown by pytest -s
+    assert len(moves.delays) == len(floor.delays) and moves.steady, times
+    late = moves.median > 1.3 * floor.median + FRAME or moves.p95 > 2 * floor.p95
+    return times if late else ""
+
+
+def test_each_control_changes_the_picture_and_the_reset_brings_it_back(notebook):
+    found = {cell: unmoved(notebook, cell) for cell in notebook.tagged("demo")}
+    assert not any(found.values()), found
+
+
+def test_a_demo_answers_almost_as_fast_as_a_slider_that_computes_nothing(notebook, floor):
+    assert not [times for cell in notebook.tagged("demo") if (times := slow(notebook, cell, floor))]
+
+
+def test_a_held_key_builds_no_queue_and_nothing_flickers(notebook, floor):
+    for cell in notebook.tagged("demo"):
+        notebook.show(cell)
+        with notebook.film(cell) as images:
+            moves = notebook.hold(cell, notebook.first_control(cell), times=40, every=30)
+        assert moves.steady and moves.lag <= 4 * floor.p95, (cell, moves.lag)
+        assert len(images) > 3, cell
+        assert all(ImageStat.Stat(image).stddev[0] > 3 for image in images), "a blank frame"
+
+
+def test_the_play_button_moves_the_picture_until_it_is_stopped(notebook):
+    for cell in notebook.tagged("demo"):
+        for play in notebook.controls(cell, ".widget-play button")[:1]:
+            notebook.show(cell)
+            seen = set()
+            play.click()
+            for _ in range(8):
+                notebook.page.wait_for_timeout(150)
+                seen.add(notebook.picture(cell))
+            play.click()
+            notebook.page.wait_for_timeout(800)  # what was on its way arrives
+            stopped = notebook.picture(cell)
+            notebook.page.wait_for_timeout(500)
+            assert len(seen) >= 4 and notebook.picture(cell) == stopped, cell
+
+
+def test_a_demo_run_again_leaves_nothing_of_the_one_before(notebook):
+    for cell in notebook.tagged("demo")[:1]:
+        counts = []
+        for _ in range(3):
+            notebook.run(cell)
+            counts.append(notebook.ask(f"len({WIDGETS}._instances)"))
+        assert len(set(counts[1:])) == 1 and counts[0].isdigit(), counts
+        assert notebook.ask("__import__('matplotlib.pyplot').pyplot.get_fignums()") == "[]"
+
+
+# ---- the tests themselves: what they say of demos broken on purpose ----------------------------
+
+BROKEN = """
+import time
+
+import ipywidgets as widgets
+from PIL import Image
+from course_utils.demos import LivePicture
+
+
+def make(draw):
+    slider = widgets.IntSlider(value=5, min=0, max=60, description="gris")
+    return LivePicture(draw, {"gris": slider}, caption="?")
+
+
+def page(gris):
+    return Image.new("RGB", (64, 64), (4 * gris,) * 3)
+"""
+DEMOS = {
+    "right": "make(page)",
+    "still": "make(lambda gris: page(5))",
+    "crashes": "make(lambda gris: page(gris if gris == 5 else 1 / 0))",
+    "slow": "make(lambda gris: time.sleep(0.1) or page(gris))",
+}
+
+
+@pytest.fixture(scope="module")
+def broken(folder, chrome, address):
+    cells = [nbformat.v4.new_code_cell(source) for source in (BROKEN, *DEMOS.values())]
+    cells.append(nbformat.v4.new_code_cell(lab.FLOOR, metadata={"tags": ["floor"]}))
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "broken.ipynb")
+    notebook = lab.Notebook(chrome, address("broken.ipynb"))
+    notebook.run_all(timeout=60)
+    yield notebook
+    notebook.close()
+
+
+@pytest.mark.parametrize("name", DEMOS)
+def test_broken_demos_are_found(name, broken):
+    cell = 1 + list(DEMOS).index(name)
+    found = unmoved(broken, cell)
+    assert bool(found) == (name in ("still", "crashes")), found
+    if name in ("right", "slow"):
+        (at,) = broken.tagged("floor")
+        broken.show(at)
+        floor = broken.walk(at, broken.first_control(at), 20)
+        assert bool(slow(broken, cell, floor)) == (name == "slow")
