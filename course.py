@@ -90,6 +90,7 @@ PROJECTION = {
     },
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "statusbar-extension/plugin": {"visible": False},
+    "notebook-extension/tracker": {"codeCellConfig": {"lineWrap": True}},  # no line is cut off
 }
 
 

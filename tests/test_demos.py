@@ -145,24 +145,31 @@ def test_the_picture_has_a_fixed_size():
     assert (layout.width, layout.height, layout.flex) == ("30px", "20px", "0 0 auto")
 
 
-@pytest.mark.parametrize("size, shown", [
-    ((300, 200), ("450px", "300px")),  # one half larger, at most
-    ((1000, 200), ("1110px", "222px")),  # as wide as the screen
-    ((500, 500), ("430px", "430px")),  # as high as what the controls leave
+def controls(*, count, vertical=False):
+    layout = {"width": "40px", "height": "110px"} if vertical else {"width": "270px"}
+    return [widgets.IntSlider(layout=layout) for _ in range(count)]
+
+
+@pytest.mark.parametrize("size, caption, lines, zoom, scale", [
+    ((300, 200), "x", [controls(count=2)], 1.3, 1.5),  # one half larger, at most
+    ((1000, 200), "x", [controls(count=2)], 1.3, 1.11),  # as wide as the screen
+    ((500, 500), "x", [controls(count=2)], 1.3, (590 - 1.3 * 62) / 500),  # as high as what is left
+    ((900, 420), "x" * 120, [controls(count=4)] * 2, 1.0, (590 - 94) / 420),  # lines that wrap
+    ((500, 520), "x", [controls(count=9, vertical=True)], 1.0, (590 - 144) / 520),  # made smaller
 ])  # fmt: skip
-def test_on_a_projector_the_picture_is_as_large_as_fits_under_its_controls(
-    size, shown, monkeypatch
-):
+def test_a_demo_fills_the_screen_of_a_projector(size, caption, lines, zoom, scale):
+    assert live.on_a_projector(size, caption, lines) == (zoom, pytest.approx(scale))
+
+
+def test_on_a_projector_a_demo_is_larger(monkeypatch):
     monkeypatch.setattr(live.figures, "PROJECTION", True)
-    assert tuple(live.shown_size(*size).values()) == shown
-    caption = Plain().demo.children[0].value
-    assert "zoom: 1.3" in caption and ".course-demo > .widget-hbox" in caption
+    demo = Plain().demo
+    assert (demo.picture.layout.width, demo.picture.layout.height) == ("45px", "30px")
+    assert "{zoom: 1.3}" in demo.children[0].value and "course-demo" in demo._dom_classes
 
 
 def test_elsewhere_nothing_is_enlarged():
-    assert live.shown_size(1000, 200) == {"width": "1000px", "height": "200px"}
-    demo = Plain().demo
-    assert "zoom" not in demo.children[0].value and "course-demo" in demo._dom_classes
+    assert "zoom" not in Plain().demo.children[0].value
 
 
 def alive(*parts):

@@ -403,6 +403,18 @@ def test_best_diagonal_gaussian_of_an_oblique_posterior():
     assert gap == pytest.approx(-0.5 * math.log(1 - (5 / 6) ** 2), abs=0.005)
 
 
+@pytest.mark.parametrize("side", [-2.0, 2.0])
+def test_best_diagonal_gaussian_of_two_bumps_is_that_where_one_starts(side):
+    """It covers one bump of the two: log 2 nat; the density may be known up to a factor."""
+    axis = torch.linspace(-4, 4, 161)
+    z2, z1 = torch.meshgrid(axis, axis, indexing="ij")
+    bumps = [torch.exp(-((z1 - at) ** 2 + z2**2) / (2 * 0.3**2)) for at in (-2.0, 2.0)]
+    mu, logvar, gap = best_diagonal_gaussian(axis, 7 * sum(bumps), start=(side, 0.5))
+    torch.testing.assert_close(mu, torch.tensor([side, 0.0]), rtol=0, atol=0.02)
+    torch.testing.assert_close(logvar, torch.full((2,), math.log(0.09)), rtol=0, atol=0.05)
+    assert gap == pytest.approx(math.log(2), abs=0.01)
+
+
 def test_grid_options():
     axis, density, _ = grid_posterior(Linear(), torch.zeros(1, 1, 2), half_width=3, resolution=41)
     assert axis.shape == (41,) and density.shape == (41, 41)

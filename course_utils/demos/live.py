@@ -29,9 +29,10 @@ WAITING = (0.93, 0.93, 0.93)  # a pixel not drawn yet
 FOCUS = "#E69F00"  # what one looks at: the pixel being drawn, the active paths
 FOCUS_TEXT = "#8A5F00"  # the same, dark enough to read
 
-# On a projector: captions and controls 30 % larger, and the picture as large as fits under them.
-LARGER = "<style>.course-demo > .widget-hbox, .course-demo > .widget-html {zoom: 1.3}</style>"
-CONTROLS = 130  # pixels of the screen they take
+# On a projector: captions and controls larger, and the picture as large as fits under them.
+ZOOMS = (1.3, 1.15, 1.0)  # the first that leaves the picture its size
+SCREEN = (figures.SCREEN[0], 590)  # pixels left to a demo whose code is folded
+LARGER = "<style>.course-demo > .widget-hbox, .course-demo > .widget-html {{zoom: {}}}</style>"
 
 
 def to_png(image):
@@ -61,12 +62,36 @@ def to_pil(page, zoom=1):
     return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
 
 
-def shown_size(width, height):
-    """Width and height of a picture on the screen, in CSS: its own, or those of a projector."""
-    scale = 1.0
-    if figures.PROJECTION:
-        scale = min(1.5, figures.SCREEN[0] / width, (figures.SCREEN[1] - CONTROLS) / height)
-    return {"width": f"{round(scale * width)}px", "height": f"{round(scale * height)}px"}
+def on_a_projector(size, caption, lines):
+    """How a demo fills the screen of a projector: zoom of its controls, scale of its picture.
+
+    Args:
+        size: width and height of the picture, in pixels.
+        caption, lines: the text and the lines of controls above it.
+    """
+    for zoom in ZOOMS:
+        width = SCREEN[0] / zoom
+        above = 30 * math.ceil(9 * len(caption) / width) + sum(
+            _height(line, width) for line in lines
+        )
+        scale = min(1.5, SCREEN[0] / size[0], (SCREEN[1] - zoom * above) / size[1])
+        if scale >= 1:
+            break
+    return zoom, scale
+
+
+def _height(line, width):
+    """Height of a line of controls that wraps at this width, in pixels."""
+    widths, heights = zip(*(_pixels(control) for control in line))
+    return math.ceil(sum(widths) / width) * max(heights)
+
+
+def _pixels(control):
+    """Width and height of a control: those of its layout, else those it has by default."""
+    default = {widgets.Button: 160, widgets.Play: 130, widgets.ToggleButtons: 360}
+    asked = control.layout.width, control.layout.height
+    width, height = (int(a[:-2]) if a and a.endswith("px") else None for a in asked)
+    return width or default.get(type(control), 310), (height or 28) + 4
 
 
 @functools.cache
@@ -146,7 +171,7 @@ class LivePicture(widgets.VBox):
         self.picture = widgets.Image(
             value=to_png(first),
             format="png",
-            layout={**shown_size(*first.size), "flex": "0 0 auto"},
+            layout={"width": f"{first.width}px", "height": f"{first.height}px", "flex": "0 0 auto"},
         )
         self.reset_button = widgets.Button(
             description="Revenir au départ", icon="undo", layout={"width": "auto"}
@@ -179,9 +204,14 @@ class LivePicture(widgets.VBox):
             line = next(line for line in lines if controls[play] in line)
             line.insert(line.index(controls[play]), self.play)
         lines[-1] += [*self.buttons.values(), self.reset_button]
+        text = f"<i>{caption}</i>"
+        if figures.PROJECTION:
+            zoom, scale = on_a_projector(first.size, caption, lines)
+            text += LARGER.format(zoom)
+            self.picture.layout.width = f"{round(scale * first.width)}px"
+            self.picture.layout.height = f"{round(scale * first.height)}px"
         lines = [widgets.HBox(line, layout={"flex_flow": "row wrap"}) for line in lines]
-        caption = widgets.HTML(f"<i>{caption}</i>" + (LARGER if figures.PROJECTION else ""))
-        super().__init__([caption, *lines, self.picture])
+        super().__init__([widgets.HTML(text), *lines, self.picture])
         self.add_class("course-demo")
         self._all_parts = list(_parts(self))[:-1]  # the last one is this
         if on_pointer is not None:

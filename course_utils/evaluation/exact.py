@@ -129,25 +129,31 @@ def grid_posterior(model, x, *, half_width=4.0, resolution=161):
     return axis.cpu(), density, log_evidence.item()
 
 
-def best_diagonal_gaussian(axis, density, *, steps=300):
+def best_diagonal_gaussian(axis, density, *, start=None, steps=300):
     """The diagonal Gaussian nearest to a posterior known on a grid, in KL(q ‖ posterior).
 
     What separates it from the posterior is the limit of the Gaussian family; what separates the
     encoder's Gaussian from it is the price of amortisation (Cremer et al. 2018).
 
+    It is the nearest around where one starts: a posterior of several bumps has several.
+
     Args:
-        axis, density: from `grid_posterior`.
+        axis, density: from `grid_posterior`; the density may be known up to a factor.
+        start: first mu; by default, the mean of the posterior.
 
     Returns:
         mu `(2,)`, logvar `(2,)`, and the remaining divergence in nats, a float.
     """
     density = density.double()  # 1e-300 below is zero in float32
     weights = density / density.sum()
-    log_posterior = density.clamp(min=1e-300).log()
+    step = (axis[1] - axis[0]).item()
+    log_posterior = (weights / step**2).clamp(min=1e-300).log()
     z2, z1 = torch.meshgrid(axis.double(), axis.double(), indexing="ij")
     z = torch.stack([z1, z2], -1)  # (R, R, 2)
     mu = (weights[..., None] * z).sum((0, 1))  # start: the moments of the posterior
     logvar = (weights[..., None] * (z - mu) ** 2).sum((0, 1)).log()
+    if start is not None:
+        mu, logvar = torch.tensor(start).to(mu), torch.full_like(logvar, math.log(0.25))
     mu, logvar = mu.requires_grad_(), logvar.requires_grad_()
     optimizer = torch.optim.Adam([mu, logvar], lr=0.02)
     for _ in range(steps):
