@@ -84,7 +84,7 @@ def condition_explorer(model, classifier, *, mean, std):
     for i in range(k):
         controls[f"y{i}"] = widgets.FloatSlider(
             value=float(i == 3), min=0, max=1, step=0.05, description=str(i),
-            orientation="vertical", readout=False, layout={"width": "34px", "height": "110px"},
+            orientation="vertical", readout=False, layout={"width": "34px", "height": "130px"},
         )  # fmt: skip
     low, high = (mean - 2 * std).tolist(), (mean + 2 * std).tolist()
     for number, (name, text, step) in enumerate(

@@ -14,20 +14,24 @@ FRAME = 1000 / 60  # ms: a picture waits for the next one of the screen
 @pytest.fixture(scope="module", params=[path.name for path in NOTEBOOKS])
 def notebook(request, chrome, address):
     notebook = lab.Notebook(chrome, address(request.param))
-    notebook.seconds = notebook.run_all(timeout=280)
+    notebook.run_all(timeout=280)
     yield notebook
     notebook.close()
 
 
-@pytest.fixture(scope="module")
-def floor(notebook):
+def measure_floor(notebook, count=MOVES):
     """What a slider that computes nothing takes, in this page."""
     (cell,) = notebook.tagged("floor")
     notebook.show(cell)
-    return notebook.walk(cell, notebook.first_control(cell), MOVES)
+    return notebook.walk(cell, notebook.first_control(cell), count)
 
 
-def test_it_runs_without_error_in_less_than_a_minute(notebook):
+@pytest.fixture(scope="module")
+def floor(notebook):
+    return measure_floor(notebook)
+
+
+def test_it_runs_without_error_and_asks_nothing_of_the_network(notebook):
     for cell in notebook.page.evaluate("course.outputs()"):
         errors = [o for o in cell["outputs"] if o["output_type"] == "error"]
         assert not errors or "raises-exception" in cell["tags"], cell["source"]
@@ -35,7 +39,6 @@ def test_it_runs_without_error_in_less_than_a_minute(notebook):
         assert cell["count"] or not cell["source"]
     assert notebook.page.evaluate("course.broken()") == []
     assert notebook.errors == [] and notebook.elsewhere == []
-    assert notebook.seconds < 60
 
 
 def unmoved(notebook, cell):
@@ -58,14 +61,21 @@ def unmoved(notebook, cell):
 
 
 def slow(notebook, cell, floor):
-    """The times of a demo if they are too long, else an empty string."""
-    notebook.show(cell)
-    moves = notebook.walk(cell, notebook.first_control(cell), len(floor.delays))
-    times = f"cell {cell}: {moves}; floor: {floor}"
-    print("\n" + times)  # shown by pytest -s
-    assert len(moves.delays) == len(floor.delays) and moves.steady, times
-    late = moves.median > 1.3 * floor.median + FRAME or moves.p95 > 2 * floor.p95
-    return times if late else ""
+    """The times of a demo if they are too long three times in a row, else an empty string.
+
+    Another program may have taken the processor: the floor is then measured again as well.
+    """
+    for attempt in range(3):
+        if attempt:
+            floor = measure_floor(notebook, len(floor.keys))
+        notebook.show(cell)
+        moves = notebook.walk(cell, notebook.first_control(cell), len(floor.keys))
+        times = f"cell {cell}: {moves}; floor: {floor}"
+        print("\n" + times)  # shown by pytest -s
+        assert len(moves.delays) >= 0.9 * len(floor.keys) and moves.steady, times
+        if moves.median <= 1.3 * floor.median + FRAME and moves.p95 <= 2 * floor.p95:
+            return ""
+    return times
 
 
 def test_each_control_changes_the_picture_and_the_reset_brings_it_back(notebook):
@@ -157,7 +167,4 @@ def test_broken_demos_are_found(name, broken):
     found = unmoved(broken, cell)
     assert bool(found) == (name in ("still", "crashes")), found
     if name in ("right", "slow"):
-        (at,) = broken.tagged("floor")
-        broken.show(at)
-        floor = broken.walk(at, broken.first_control(at), 20)
-        assert bool(slow(broken, cell, floor)) == (name == "slow")
+        assert bool(slow(broken, cell, measure_floor(broken, 20))) == (name == "slow")
