@@ -82,27 +82,32 @@ def lab(first, *arguments):
     return run("-m", "jupyterlab", first, *as_root, *arguments)
 
 
+QUIET = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}
 # JupyterLab on a projector: type for the back of the room, nothing around the notebook.
 PROJECTION = {
     "apputils-extension/themes": {
         "theme": "JupyterLab Light",
         "overrides": {"code-font-size": "18px", "content-font-size1": "20px"},
     },
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "statusbar-extension/plugin": {"visible": False},
     "notebook-extension/tracker": {"codeCellConfig": {"lineWrap": True}},  # no line is cut off
 }
 
 
+def lab_settings(folder, settings):
+    """Write settings of JupyterLab's plugins; gives the variable that makes it read them."""
+    for plugin, values in settings.items():
+        file = folder / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    return {"JUPYTERLAB_SETTINGS_DIR": str(folder)}
+
+
 def project(name="00_accueil", *arguments):
     """Open a notebook alone on the screen (JupyterLab's « Simple » interface), for a class."""
     path = notebook_path(name).relative_to(ROOT).as_posix()
-    settings = VENV / "projection"
-    for plugin, values in PROJECTION.items():
-        file = settings / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(values))
-    os.environ |= {"JUPYTERLAB_SETTINGS_DIR": str(settings), "COURSE_PROJECTION": "1"}
+    os.environ |= lab_settings(VENV / "projection", PROJECTION | QUIET)
+    os.environ["COURSE_PROJECTION"] = "1"
     os.environ.setdefault("COURSE_PRETRAINED", "1")
     page = f"--LabApp.default_url=/doc/tree/{path}?reset"
     return lab(page, f"--ServerApp.root_dir={ROOT}", *arguments)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from .weights import read_tensors, restore, write_tensors
+from .weights import copy_weights, read_tensors, restore, write_tensors
 
 FOLDER = Path(__file__).parents[1] / "data" / "weights"
 PART_BYTES = 1_000_000  # a larger model is cut in several files
@@ -71,7 +71,7 @@ def load_pretrained(name, model, recipe, validate):
         here = ", ".join(f"{key} = {recipe[key]}" for key in changed)
         there = ", ".join(f"{key} = {metadata['recipe'].get(key)}" for key in changed)
         raise UnusableWeights(f"vient d'un autre entraînement ({there} ; ici, {here})")
-    before = {key: value.clone() for key, value in model.state_dict().items()}
+    before = copy_weights(model)
     try:
         restore(model, _decoded(tensors), f"{name}.safetensors")
     except ValueError:
@@ -94,7 +94,7 @@ def save_pretrained(name, model, recipe, history, validate):
     Args:
         history: the learning curves, a dict. The others: as for `load_pretrained`.
     """
-    exact = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    exact = copy_weights(model)
     loss = validate()
     for encode in (_on_8_bits, _on_16_bits, dict):
         tensors = encode(exact)
@@ -115,19 +115,14 @@ def _path(name, number=0):
 
 def _read(name):
     """All the tensors of a model, as they are in its files, and what is written beside them."""
-    number, count, tensors = 0, 1, {}
-    while number < count:
-        path = _path(name, number)
-        try:
-            part, metadata_of_part = read_tensors(path)
-            if number == 0:
-                metadata, count = metadata_of_part, metadata_of_part["parts"]
-        except FileNotFoundError:
-            raise UnusableWeights("manque dans data/weights/") from None
-        except (ValueError, KeyError):
-            raise UnusableWeights("est abîmé : téléchargez-le de nouveau") from None
-        tensors |= part
-        number += 1
+    try:
+        tensors, metadata = read_tensors(_path(name))
+        for number in range(1, metadata["parts"]):
+            tensors |= read_tensors(_path(name, number))[0]
+    except FileNotFoundError:
+        raise UnusableWeights("manque dans data/weights/") from None
+    except (ValueError, KeyError):
+        raise UnusableWeights("est abîmé : téléchargez-le de nouveau") from None
     return tensors, metadata
 
 

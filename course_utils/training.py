@@ -14,7 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .pretrained import UnusableWeights, load_pretrained, pretrained_mode, save_pretrained
-from .weights import read_tensors, restore, write_tensors
+from .weights import copy_weights, read_tensors, restore, write_tensors
 
 
 @dataclass
@@ -154,7 +154,7 @@ def fit(
                 print(f"Poids déjà entraînés. {_summary(history)}")
             return history
 
-    state = {"step": 0, "best": _copy_weights(model), "history": History()}
+    state = {"step": 0, "best": copy_weights(model), "history": History()}
     history = state["history"]
 
     def note_validation(train_loss):
@@ -164,7 +164,7 @@ def fit(
         history.val.append(value)
         if value < history.best_val:
             history.best_val, history.best_step = value, state["step"]
-            state["best"] = _copy_weights(model)
+            state["best"] = copy_weights(model)
 
     batches = _Batches(len(data.train.images), batch_size, seed)
     running, started = [], time.perf_counter()
@@ -268,10 +268,6 @@ def _own_random_stream(device, seed):
         finally:
             if mps_state is not None:
                 torch.mps.set_rng_state(mps_state)
-
-
-def _copy_weights(model):
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def _not_finite(loss, step, scheduler):

@@ -29,6 +29,11 @@ def load_weights(model, path):
     return metadata
 
 
+def copy_weights(model):
+    """The weights as they are now, for `load_state_dict`: training goes on without moving them."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
 def restore(model, tensors, path):
     """Load weights all or nothing: names and shapes are compared first."""
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}

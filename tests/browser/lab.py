@@ -8,7 +8,6 @@ import base64
 import contextlib
 import importlib.util
 import io
-import json
 import os
 import shutil
 import signal
@@ -19,6 +18,7 @@ import sys
 import time
 import urllib.request
 
+import course
 from PIL import Image
 
 with contextlib.suppress(ImportError):  # see `what_is_missing`
@@ -39,10 +39,8 @@ CONTROLS = {  # in the order in which a demo's are moved, and the keys to try
     ".widget-checkbox input": [["Space"]],
     "select:has(option + option)": [["Space", "ArrowDown", "Enter"]],  # else they are JupyterLab's
 }
-SETTINGS = {  # nothing is saved, nothing pops up
-    "docmanager-extension/plugin": {"autosave": False},
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-}
+# nothing is saved, nothing pops up
+SETTINGS = {"docmanager-extension/plugin": {"autosave": False}} | course.QUIET
 
 # A slider that only pushes one of two small pictures: no demo can answer faster than this.
 FLOOR = """
@@ -166,13 +164,8 @@ def what_is_missing():
 @contextlib.contextmanager
 def jupyterlab(folder, **environment):
     """Serve the notebooks of `folder`; gives the address of the page of a notebook, by its name."""
-    settings = folder / ".settings"
-    for plugin, values in SETTINGS.items():
-        path = settings / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(values))
     own = {name: str(folder / f".{name.lower()}") for name in OWN_FOLDERS}
-    own["JUPYTERLAB_SETTINGS_DIR"] = str(settings)
+    own |= course.lab_settings(folder / ".settings", SETTINGS)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
