@@ -17,7 +17,7 @@ from test_demos import DOWN, DRAG, HOVER, decode, french, in_color, values
 
 from course_utils import MADE, VAE, PixelCNN, figures
 from course_utils.demos import code_editor, codebook_browser, prior_explorer
-from course_utils.demos.codes import Codebook
+from course_utils.demos.codebook import Codebook
 from course_utils.vq import VQVAE, code_prior, perplexity
 
 pytestmark = pytest.mark.usefixtures("no_screen")

@@ -1,12 +1,13 @@
 """The interactive demos of the course; each is a `LivePicture`."""
 
 from .autoregressive import mask_explorer, sampling_explorer
-from .codes import code_editor, codebook_browser, prior_explorer
+from .codes import code_editor, codebook_browser
 from .commitment import commitment_explorer
 from .conditional import completion_explorer, condition_explorer
 from .latent import latent_explorer
 from .live import LivePicture, draw_offline, font, to_pil, to_png
 from .pixels import painting_explorer, receptive_field_explorer
+from .prior import prior_explorer
 
 __all__ = [
     "LivePicture",

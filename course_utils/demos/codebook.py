@@ -1,0 +1,188 @@
+"""What the demos of notebook 04 share: a codebook drawn as tiles, maps of codes as mosaics."""
+
+import copy
+import functools
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.colors import to_rgb
+from PIL import Image, ImageDraw
+from torch import nn
+
+from .. import figures
+from ..data import check_images
+from ..vq import VQVAE
+from .live import FOCUS, TOP, WAITING, cell_box, font, to_pil
+
+GAP = 24  # pixels between two panels
+PALETTE = 272  # side of the palette of atoms
+AROUND = 1  # pixels of its neighbours that the tile of an atom shows, on each side
+CODE_TEXT = "#8E3A6B"  # the colour of codes, dark enough to read
+DARK = figures.COLORS["truth"]
+
+
+class Codebook:
+    """A `VQVAE` as these demos draw it: atoms as tiles, maps of codes as mosaics.
+
+    The tile of an atom is the mean of what the decoder draws where it serves, with a little of what
+    is around: alone on an empty page, most atoms draw nothing.
+
+    Args:
+        model: the `VQVAE`; a copy of it is kept, as it is now.
+        images: integer images `(N, C, H, W)`; the tiles are means over the first 500.
+
+    Attributes:
+        maps: codes of the images, `(N, h, w)`, int64.
+        uses: how many times each atom serves there, `(K,)`.
+        background: the most frequent atom.
+        order: the atoms from the lightest to the darkest, each row of the palette going from those
+            whose ink is on the left to those whose ink is on the right.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model, images):
+        if not isinstance(model, VQVAE):
+            raise ValueError(f"the demo needs a VQVAE, got {type(model).__name__}")
+        if model.shape[0] not in (1, 3):
+            raise ValueError(f"the demo needs images of 1 or 3 channels, got {model.shape}")
+        check_images(images, model.shape, model.levels)
+        if not len(images):
+            raise ValueError("the demo needs at least one image")
+        self.model = frozen(model)
+        self.device = self.model.quantizer.codebook.device
+        self.images, self.num_codes = images.cpu(), model.num_codes
+        _, self.height, self.width = model.code_shape
+        codes = [self.model.encode(part.to(self.device)) for part in images.split(500)]
+        self.maps = torch.cat(codes)[:, 0].cpu().long()
+        self.uses = self.maps.flatten().bincount(minlength=self.num_codes)
+        self.background = self.uses.argmax().item()
+        self.patches = self._mean_patches(self.model.decode_codes(codes[0]).cpu())
+        self.columns = math.ceil(math.sqrt(self.num_codes))
+        self.order = self._ordered()
+        self.tile_side = PALETTE // self.columns
+        # the same codes are decoded again and again while the mouse moves
+        self.decode = functools.lru_cache(maxsize=64)(self._decode)
+        self.tile = functools.cache(self._tile)
+        self.palette = functools.cache(self._palette)
+
+    def codes(self, image):
+        """The codes of an image, from its number: a tuple, row by row."""
+        return tuple(self.maps[image].flatten().tolist())
+
+    def intensities(self, image):
+        """An image from its number, `(C, H, W)` in [0, 1]."""
+        return self.images[image].float() / (self.model.levels - 1)
+
+    @torch.no_grad()
+    def _decode(self, codes):
+        """A tuple of codes -> expected intensities `(C, H, W)`."""
+        codes = torch.tensor(codes, dtype=torch.uint8, device=self.device)
+        return self.model.decode_codes(codes.view(1, *self.model.code_shape))[0].cpu()
+
+    def _mean_patches(self, decoded):
+        """Mean of the patches of images `(n, C, H, W)` where each atom serves: `(K, C, s, s)`."""
+        step = decoded.shape[-1] // self.width
+        side = step + 2 * AROUND
+        padded = F.pad(decoded, (AROUND,) * 4, mode="replicate")
+        patches = F.unfold(padded, side, stride=step).mT.flatten(0, 1)  # (n · h · w, C · s · s)
+        codes = self.maps[: len(decoded)].flatten()
+        sums = patches.new_zeros(self.num_codes, patches.shape[1]).index_add_(0, codes, patches)
+        uses = codes.bincount(minlength=self.num_codes).clamp(min=1)
+        return (sums / uses[:, None]).view(self.num_codes, -1, side, side)
+
+    def _ordered(self):
+        ink = self.patches.mean(1)  # (K, s, s)
+        half = ink.shape[-1] // 2
+        balance = (ink[:, :, -half:] - ink[:, :, :half]).mean((1, 2))
+        rows = ink.mean((1, 2)).argsort(stable=True).split(self.columns)
+        return [atom for row in rows for atom in row[balance[row].argsort(stable=True)].tolist()]
+
+    # ---- drawings -----------------------------------------------------------------------------
+
+    def _tile(self, atom, side, size=0):
+        """The tile of an atom; its number on it, `size` pixels high, unless `size` is 0."""
+        page = figures.image_grid(self.patches[[atom]], gap=0)
+        if self.patches.shape[1] == 1:
+            page = tinted(1 - page, CODE_TEXT)
+        tile = to_pil(page).resize((side, side), Image.Resampling.BICUBIC)
+        pen = ImageDraw.Draw(tile)
+        pen.rectangle([0, 0, side - 1, side - 1], outline="#E3D3DC")
+        if size:
+            how = {"font": font(size), "anchor": "rs", "stroke_width": 2, "stroke_fill": "white"}
+            pen.text((side - 4, side - 5), str(atom), fill=DARK, **how)
+        return tile
+
+    def paste_map(self, picture, corner, side, codes):
+        """A map of codes, tile by tile; None is a code that waits."""
+        waiting = tuple(round(255 * share) for share in WAITING)
+        for number, code in enumerate(codes):
+            box = cell_box(number, self.width, side, *corner)
+            if code is None:
+                ImageDraw.Draw(picture).rectangle(box, fill=waiting, outline="white")
+            else:
+                picture.paste(self.tile(code, side, 14), box[:2])
+
+    def _palette(self):
+        side = self.tile_side
+        palette = Image.new("RGB", (PALETTE, PALETTE), "white")
+        for place, atom in enumerate(self.order):
+            where = cell_box(place, self.columns, side, 0, 0)[:2]
+            palette.paste(self.tile(atom, side), where)
+        return palette
+
+    def outline_atom(self, pen, corner, atom, color):
+        """Frame an atom of the palette that begins at this corner."""
+        box = cell_box(self.order.index(atom), self.columns, self.tile_side, *corner)
+        pen.rectangle(box, outline=color, width=3)
+
+    def atom_at(self, x, y, corner):
+        """The atom of the palette at this point of the picture, or None."""
+        place = cell_at(x, y, corner, self.tile_side, self.columns, self.columns)
+        return None if place is None or place >= self.num_codes else self.order[place]
+
+    def frame_cell(self, pen, cell, zoom, corner, color=FOCUS, width=2):
+        """On an image enlarged `zoom` times, frame the pixels that stand under a code."""
+        side = zoom * self.model.shape[-1] // self.width
+        pen.rectangle(cell_box(cell, self.width, side, *corner), outline=color, width=width)
+
+    def zoom(self, side):
+        """How many times an image can be enlarged within a square of this side."""
+        return max(1, side // max(self.model.shape[1:]))
+
+
+def frozen(model):
+    """A copy of a model as it is now: it may go on learning without its demo."""
+    model = copy.deepcopy(model)
+    return model.eval() if isinstance(model, nn.Module) else model
+
+
+def cell_at(x, y, corner, side, width, height):
+    """The number of the cell of a grid at this point of the picture, or None."""
+    column, row = (x - corner[0]) // side, (y - corner[1]) // side
+    inside = 0 <= row < height and 0 <= column < width
+    return int(row * width + column) if inside else None
+
+
+def paper(image):
+    """Intensities `(C, H, W)` -> colours `(H, W, 3)`, dark ink on white paper."""
+    return figures.image_grid(image[None], gap=0)
+
+
+def tinted(shares, color):
+    """Shares in [0, 1], `(H, W, 1 or 3)` -> colours, from white to this one."""
+    return 1 - shares * (1 - np.array(to_rgb(color)))
+
+
+def paste_image(picture, page, zoom, corner):
+    """Colours `(H, W, 3)`, enlarged, in a thin frame."""
+    picture.paste(to_pil(page, zoom), corner)
+    x, y = corner
+    edges = [x - 1, y - 1, x + zoom * page.shape[1], y + zoom * page.shape[0]]
+    ImageDraw.Draw(picture).rectangle(edges, outline="#BBBBBB")
+
+
+def panel_title(pen, x, text, color=DARK, y=TOP):
+    """The title of a panel, just above it."""
+    pen.text((x, y - 7), text, fill=color, font=font(16), anchor="ls")
