@@ -1325,14 +1325,14 @@ def cells(demo, color, dims=OUTPUTS):
 
 def redrawn(demo, words, **settings):
     """What is written on the new picture: degrees `(layers, units)`, ranks, numbers of paths."""
+    demo.set(seed=999)  # another network: the table of this one is written again
     words.clear()
-    demo.set(**settings)
-    table = next(i for i, word in enumerate(words) if word.startswith("nombre de chemins"))
-    degrees = [int(word) for word in words[:table] if word.isdigit()]
+    demo.set(**{"seed": 3} | settings)
     rank = torch.tensor([int(word[5:]) for word in words if word.startswith("rang ")])
-    paths = torch.tensor([int(word) for word in words[table:] if word.isdigit()])
+    counts = torch.tensor([int(word) for word in words if word.isdigit()])  # the table comes first
+    paths, degrees = counts[: len(rank) ** 2], counts[len(rank) ** 2 :]
     layers = demo.controls["layers"].value
-    return torch.tensor(degrees).view(layers, -1), rank, paths.view(len(rank), -1)
+    return degrees.view(layers, -1), rank, paths.view(len(rank), -1)
 
 
 def expected_paths(degrees, rank, masks):

@@ -233,7 +233,7 @@ def editor(model, images):
 
 
 def test_the_controls_of_the_editor(editor, model, images):
-    start = {"image": 0, "cell": 7, "brush": "atome", "other": 1, "edits": ""}
+    start = {"image": 0, "cell": 6, "brush": "atome", "other": 1, "edits": ""}
     assert values(editor) == start
     for name in ("image", "other"):
         assert editor.controls[name].options == tuple((f"blot {k}", k) for k in range(40))
@@ -273,7 +273,7 @@ def test_the_editor_shows_an_image_its_codes_and_its_reconstruction(
     assert same(panel(editor, COLUMN, SMALL), colors(images[image].float()))
     assert same(panel(editor, COLUMN, SMALL, TOP + 112), reconstruction)
     assert same(panel(editor, COLUMN, SMALL, TOP + 224), 255), "nothing has changed yet"
-    assert "aucun code changé sur 12" in words and f"case 7 : atome {codes[6]}" in words
+    assert "aucun code changé sur 12" in words and f"case 6 : atome {codes[5]}" in words
     assert marked(editor) == []
 
 
@@ -752,7 +752,7 @@ def test_the_bars_are_the_law_of_the_last_code(explorer, priors, words, step, te
     assert heights == pytest.approx(law[ranked].tolist(), abs=0.02)
     assert drawn in ([ranked.index(code)], []) and (drawn or law[code] < 0.01)
     assert f"p({code}) = {french(law[code], 3)}" in words
-    assert f"loi du code {step}, sachant ceux d'avant" in words
+    assert f"loi de la case {step}, sachant celles d'avant" in words
     numbers = [int(word) for word in words if word.isdigit()]
     assert numbers[-ATOMS:] == ranked
 
@@ -794,7 +794,7 @@ def test_the_bill_adds_the_bits_of_each_code(explorer, priors, words, name, labe
     paid = -laws[range(COUNT), codes].log2()[:step]
     flat = math.log2(ATOMS)
     assert {
-        f"code {step} sur 12 : atome {codes[step - 1]}",
+        f"case {step} sur 12 : atome {codes[step - 1]}",
         f"coût : {bits(paid[-1], 2)}, au lieu de {french(flat, 2)} sans prior",
         f"total : {bits(paid.sum(), 1)}, au lieu de {french(flat * step, 1)}",
         f"soit {bits(paid.mean(), 2)} par code",

@@ -36,8 +36,9 @@ def places(page, color):
 
 
 def test_vectors_and_atoms_have_their_colours(demo):
+    panels = page_of(demo)[30:350]  # not the legend
     for color in (COLORS["z"], COLORS["code"]):
-        assert len(places(page_of(demo), color)[0]) > 50
+        assert len(places(panels, color)[0]) > 50
 
 
 def test_each_control_changes_the_picture_but_not_its_size(demo):
@@ -58,10 +59,21 @@ def test_near_by_the_frame_is_filled_whatever_the_size_of_the_vectors(demo):
     spread = []
     for scale in ("de la fin", "au plus près"):
         demo.set(scale=scale)
-        page = page_of(demo)
+        page = page_of(demo)[30:350]
         _, columns = places(page[:, : page.shape[1] // 2], COLORS["code"])
         spread.append(columns.max() - columns.min())
     assert spread[0] < 20 and spread[1] > 60
+
+
+def test_at_the_same_scale_the_largest_dwarfs_the_others(demo):
+    widths = {}
+    for scale in ("de la fin", "la même pour tous"):
+        demo.set(scale=scale)
+        page = page_of(demo)[30:350]  # the panels
+        halves = np.split(page, 2, axis=1)
+        widths[scale] = [np.ptp(places(half, COLORS["code"])[1]) for half in halves]
+    assert widths["de la fin"][0] == widths["la même pour tous"][0] > 60
+    assert widths["la même pour tous"][1] < 20 < widths["de la fin"][1]
 
 
 def test_a_story_that_does_not_grow_is_the_same_at_each_moment(demo):
@@ -77,7 +89,7 @@ def test_a_story_that_does_not_grow_is_the_same_at_each_moment(demo):
 def test_the_first_axis_goes_to_the_right_and_the_second_up():
     z = torch.tensor([[0.8, 0.8]])
     demo = commitment_explorer({"": [(z, torch.tensor([[-1.0, -1.0]]))]})
-    page = page_of(demo)
+    page = page_of(demo)[30:350]
     rows, columns = places(page, COLORS["z"])
     assert rows.mean() < page.shape[0] / 2 and columns.mean() > page.shape[1] / 2
 

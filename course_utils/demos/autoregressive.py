@@ -4,6 +4,7 @@ import functools
 import math
 
 import ipywidgets as widgets
+import numpy as np
 import torch
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw
@@ -36,11 +37,11 @@ def sampling_explorer(models, *, temperature=1.0):
     dims, zoom, top = height * width, max(1, CANVAS // height), 30
     middle, right = zoom * width + 24, 2 * zoom * width + 48
     size = (right + 262, top + zoom * height + 8)
-    ink = torch.tensor(to_rgb(figures.COLORS["x"]))
+    ink = np.array(to_rgb(figures.COLORS["x"]))
 
     @functools.lru_cache(maxsize=32)
     def trajectory(name, temperature, seed):
-        """All the steps of one image: pixels visited, their values, their probabilities."""
+        """One image: pixels in the order of the visit, their values and p(1), `(H · W,)` each."""
         steps = []
         models[name].sample(
             1,
@@ -48,29 +49,29 @@ def sampling_explorer(models, *, temperature=1.0):
             temperature=temperature,
             callback=lambda *step: steps.append((step[0], step[1].item(), step[2].item())),
         )
-        return steps
+        return [np.array(column) for column in zip(*steps)]
 
     def draw(model, step, temperature, seed):
-        steps = trajectory(model, temperature, seed)[:step]
-        image = torch.tensor(WAITING).repeat(height, width, 1)  # (H, W, 3)
-        chances = image.clone()
-        nats = 0.0
-        for pixel, value, probability in steps:
-            row, column = divmod(pixel, width)
-            image[row, column] = 1 - value
-            chances[row, column] = 1 - probability * (1 - ink)
-            nats += _cost(value, probability)
+        pixels, values, shares = (column[:step] for column in trajectory(model, temperature, seed))
+        image = np.tile(WAITING, (dims, 1))  # (H · W, 3)
+        chances = image.copy()
+        image[pixels] = 1 - values[:, None]
+        chances[pixels] = 1 - shares[:, None] * (1 - ink)
+        nats = [_cost(*pair) for pair in zip(values.tolist(), shares.tolist())]
 
         picture = Image.new("RGB", size, "white")
         pen = ImageDraw.Draw(picture)
         for x, page, text in ((0, image, "image"), (middle, chances, "p(xᵢ = 1 | pixels d'avant)")):
             pen.text((x + 2, 4), text, fill=figures.COLORS["x"], font=font(16))
-            picture.paste(to_pil(page.numpy(), zoom), (x, top))
-            if steps:
-                row, column = divmod(steps[-1][0], width)
+            picture.paste(to_pil(page.reshape(height, width, 3), zoom), (x, top))
+            if step:
+                row, column = divmod(int(pixels[-1]), width)
                 corner = (x + zoom * column, top + zoom * row)
                 pen.rectangle([*corner, corner[0] + zoom, corner[1] + zoom], outline=FOCUS, width=3)
-        _current_law(pen, steps, (right, top), nats, dims)
+        if step:
+            _current_law(pen, values[-1], shares[-1], (right, top), nats, dims)
+        else:
+            pen.text((right, top), "aucun pixel tiré", fill=figures.COLORS["truth"], font=font(16))
         return picture
 
     draws = torch.Generator().manual_seed(1)
@@ -102,15 +103,11 @@ def sampling_explorer(models, *, temperature=1.0):
     )
 
 
-def _current_law(pen, steps, corner, nats, dims):
-    """The two bars of the current pixel's law, and the running total of −log p."""
+def _current_law(pen, value, probability, corner, nats, dims):
+    """The two bars of the current pixel's law, what it costs, and all so far: `nats`, a list."""
     x, y = corner
     dark = figures.COLORS["truth"]
-    if not steps:
-        pen.text((x, y), "aucun pixel tiré", fill=dark, font=font(16))
-        return
-    _, value, probability = steps[-1]
-    pen.text((x, y), f"pixel {len(steps)} sur {dims}", fill=FOCUS_TEXT, font=font(16))
+    pen.text((x, y), f"pixel {len(nats)} sur {dims}", fill=FOCUS_TEXT, font=font(16))
     floor, full = y + 190, 130
     for k, share in enumerate((1 - probability, probability)):
         left = x + 20 + 80 * k
@@ -120,9 +117,8 @@ def _current_law(pen, steps, corner, nats, dims):
         pen.text((left + 20, floor + 6), str(k), fill=dark, font=font(16))
     pen.line([x + 10, floor, x + 160, floor], fill=dark, width=1)
     pen.text((x, floor + 34), f"tiré : {value:.0f}", fill=figures.COLORS["x"], font=font(16))
-    paid = decimal(_cost(value, probability))
-    pen.text((x, floor + 60), f"coût : {paid} nat", fill=dark, font=font(16))
-    pen.text((x, floor + 84), f"total : {decimal(nats, 1)} nats", fill=dark, font=font(16))
+    pen.text((x, floor + 60), f"coût : {decimal(nats[-1])} nat", fill=dark, font=font(16))
+    pen.text((x, floor + 84), f"total : {decimal(sum(nats), 1)} nats", fill=dark, font=font(16))
 
 
 def _cost(value, probability):
@@ -136,6 +132,7 @@ def _cost(value, probability):
 
 MASKS = ("justes", "diapositive 13", "sans masque")
 RADIUS = 17
+TABLE, HEADER = (680, 10), 60  # corner of the table of the paths, and height of its titles
 
 
 def mask_explorer(dims=5, hidden=7):
@@ -156,8 +153,10 @@ def mask_explorer(dims=5, hidden=7):
     size = (1000, 400)
     cell = min(34, 220 // dims)
 
+    @functools.lru_cache(maxsize=1)  # another output is another view of the same network
     def network(layers, masks, order, seed):
-        """Masks `(outputs, inputs)` of each layer, degrees of the units, ranks of the pixels."""
+        """Masks `(outputs, inputs)` of each layer, degrees of the units, ranks of the pixels,
+        and the table of the paths, a picture."""
         generator = torch.Generator().manual_seed(seed)
         ordering = torch.arange(dims)
         if order == "au hasard":
@@ -173,7 +172,8 @@ def mask_explorer(dims=5, hidden=7):
         if masks == "sans masque":
             hidden_masks = [torch.ones_like(mask) for mask in hidden_masks]
             mask_V = torch.ones_like(mask_V)
-        return [*hidden_masks, mask_V], degrees, rank
+        weights = [*hidden_masks, mask_V]
+        return weights, degrees, rank, _paths_table(weights, rank, cell)
 
     def units(layers):
         """Centre of each unit, from the pixels (bottom) to the outputs (top)."""
@@ -185,7 +185,7 @@ def mask_explorer(dims=5, hidden=7):
         ]
 
     def draw(output, layers, masks, order, seed):
-        weights, degrees, rank = network(layers, masks, order, seed)
+        weights, degrees, rank, table = network(layers, masks, order, seed)
         centres = units(layers)
         active = [torch.zeros(len(row), dtype=torch.bool) for row in centres]
         active[-1][output - 1] = True
@@ -221,7 +221,11 @@ def mask_explorer(dims=5, hidden=7):
                 font=font(12),
                 anchor="mm",
             )
-        _paths_table(pen, weights, rank, output, cell)
+        picture.paste(table, TABLE)
+        for i in range(dims):
+            color = FOCUS_TEXT if i == output - 1 else figures.COLORS["x"]
+            where = (TABLE[0] - 8, TABLE[1] + HEADER + cell * (i + 0.5))
+            pen.text(where, f"x̂{i + 1}", fill=color, font=font(14), anchor="rm")
         _verdict(pen, active[0], rank, output)
         return picture
 
@@ -257,26 +261,24 @@ def mask_explorer(dims=5, hidden=7):
     )
 
 
-def _paths_table(pen, weights, rank, output, cell):
-    """The number of paths from each pixel (columns) to each output (rows)."""
+def _paths_table(weights, rank, cell):
+    """A picture: the number of paths from each pixel (columns) to each output (rows)."""
     paths = functools.reduce(lambda below, mask: mask @ below, weights[1:], weights[0])
-    dims, (x0, y0) = len(paths), (680, 70)
-    pen.text((x0, 16), "nombre de chemins : Mⱽ · Mᵂ", fill=figures.COLORS["truth"], font=font(16))
+    dims, dark = len(paths), figures.COLORS["truth"]
+    table = Image.new("RGB", (300, HEADER + cell * dims + 1), "white")
+    pen = ImageDraw.Draw(table)
+    pen.text((0, 6), "nombre de chemins : Mⱽ · Mᵂ", fill=dark, font=font(16))
     for i in range(dims):
-        name = FOCUS_TEXT if i == output - 1 else figures.COLORS["x"]
-        middle = y0 + cell * (i + 0.5)
-        pen.text((x0 - 8, middle), f"x̂{i + 1}", fill=name, font=font(14), anchor="rm")
-        pen.text(
-            (x0 + cell * (i + 0.5), y0 - 12), f"x{i + 1}", fill=figures.COLORS["x"], font=font(14),
-            anchor="mm",
-        )  # fmt: skip
+        where = (cell * (i + 0.5), HEADER - 12)
+        pen.text(where, f"x{i + 1}", fill=figures.COLORS["x"], font=font(14), anchor="mm")
         for j in range(dims):
             count, allowed = int(paths[i, j]), rank[j] < rank[i]
             fill = "white" if count == 0 else ("#CFE8DC" if allowed else "#E9A3A0")
-            box = [x0 + cell * j, y0 + cell * i, x0 + cell * (j + 1), y0 + cell * (i + 1)]
-            pen.rectangle(box, fill=fill, outline="#BBBBBB")
-            centre = (box[0] + cell / 2, box[1] + cell / 2)
-            pen.text(centre, str(count), fill=figures.COLORS["truth"], font=font(14), anchor="mm")
+            x, y = cell * j, HEADER + cell * i
+            pen.rectangle([x, y, x + cell, y + cell], fill=fill, outline="#BBBBBB")
+            where = (x + cell / 2, y + cell / 2)
+            pen.text(where, str(count), fill=dark, font=font(14), anchor="mm")
+    return table
 
 
 def _verdict(pen, sees, rank, output):

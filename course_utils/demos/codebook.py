@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.colors import to_rgb
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from torch import nn
 
 from .. import figures
@@ -20,6 +20,7 @@ GAP = 24  # pixels between two panels
 PALETTE = 272  # side of the palette of atoms
 AROUND = 1  # pixels of its neighbours that the tile of an atom shows, on each side
 CODE_TEXT = "#8E3A6B"  # the colour of codes, dark enough to read
+SHADES = [round(round(v * 31 / 255) * 255 / 31) for v in range(256)]  # 32: half as much to send
 DARK = figures.COLORS["truth"]
 
 
@@ -104,9 +105,9 @@ class Codebook:
     def _tile(self, atom, side, size=0):
         """The tile of an atom; its number on it, `size` pixels high, unless `size` is 0."""
         page = figures.image_grid(self.patches[[atom]], gap=0)
-        if self.patches.shape[1] == 1:
-            page = tinted(1 - page, CODE_TEXT)
         tile = to_pil(page).resize((side, side), Image.Resampling.BICUBIC)
+        if self.patches.shape[1] == 1:
+            tile = ImageOps.colorize(tile.convert("L").point(SHADES), CODE_TEXT, "white")
         pen = ImageDraw.Draw(tile)
         pen.rectangle([0, 0, side - 1, side - 1], outline="#E3D3DC")
         if size:
@@ -129,7 +130,7 @@ class Codebook:
         palette = Image.new("RGB", (PALETTE, PALETTE), "white")
         for place, atom in enumerate(self.order):
             where = cell_box(place, self.columns, side, 0, 0)[:2]
-            palette.paste(self.tile(atom, side), where)
+            palette.paste(self.tile(atom, side, 11), where)
         return palette
 
     def outline_atom(self, pen, corner, atom, color):

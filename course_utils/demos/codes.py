@@ -138,7 +138,7 @@ def code_editor(model, images, titles=None):
     controls = {
         "image": chooser(0, "image"),
         "cell": widgets.BoundedIntText(
-            value=count // 2 + 1, min=1, max=count, description="case", layout={"width": "150px"}
+            value=count // 2, min=1, max=count, description="case", layout={"width": "150px"}
         ),
         "brush": widgets.ToggleButtons(
             options=[ATOM, PASTE], description="pinceau", style={"button_width": "160px"}

@@ -8,13 +8,15 @@ from .live import LivePicture, decimal, font
 
 SIDE = 320  # pixels: side of a panel
 TOP = 30  # height of the titles
-BOTTOM = 30  # height of the line under a panel
+BOTTOM = 58  # height of the two lines under them: widths, legend
+FINAL, NEAR, SAME = "de la fin", "au plus près", "la même pour tous"
+LEGEND = (("sortie de l'encodeur", "z"), ("atome", "code"))
 
 
 def commitment_explorer(stories):
     """Watch the outputs of encoders (dots) and their atoms (discs) move during trainings.
 
-    Each panel keeps its own scale, the largest of its story, or that of the first moment: zoom.
+    Each panel has the scale of the end of its story, or of the moment, or that of the largest.
 
     Args:
         stories: `{title: [(z_e, codebook), …]}`, moments of a training: `(N, 2)` and `(K, 2)`; all
@@ -33,17 +35,25 @@ def commitment_explorer(stories):
         for title, story in stories.items()
     }
 
+    largest = max(reaches[-1] for reaches in reach.values())
+    dark = figures.COLORS["truth"]
+
     def draw(moment, scale):
         picture = Image.new("RGB", size, "white")
         pen = ImageDraw.Draw(picture)
         for number, (title, story) in enumerate(stories.items()):
             x = number * (SIDE + 16)
-            half = reach[title][moment] if scale == "au plus près" else reach[title][-1]
-            pen.text((x + 2, 4), title, fill=figures.COLORS["truth"], font=font(17))
+            half = {NEAR: reach[title][moment], FINAL: reach[title][-1], SAME: largest}[scale]
+            pen.text((x + 2, 4), title, fill=dark, font=font(17))
             picture.paste(_panel(*story[moment], half), (x, TOP))
             pen.rectangle([x, TOP, x + SIDE, TOP + SIDE], outline="#BBBBBB")
-            text = f"largeur du cadre : {decimal(2 * half, 1)}"
-            pen.text((x + 2, TOP + SIDE + 6), text, fill=figures.COLORS["prior"], font=font(15))
+            text = f"largeur du cadre : {decimal(2 * half, 0 if half > 50 else 1)}"
+            pen.text((x + 2, TOP + SIDE + 6), text, fill=dark, font=font(15))
+        x, y = 10, TOP + SIDE + 42
+        for text, concept in LEGEND:
+            pen.ellipse([x - 6, y - 6, x + 6, y + 6], figures.COLORS[concept])
+            pen.text((x + 14, y), text, fill=dark, font=font(15), anchor="lm")
+            x += 220
         return picture
 
     controls = {
@@ -52,8 +62,7 @@ def commitment_explorer(stories):
             layout={"width": "420px"},
         ),
         "scale": widgets.ToggleButtons(
-            options=["de la fin", "au plus près"], description="échelle",
-            style={"button_width": "120px"},
+            options=[FINAL, NEAR, SAME], description="échelle", style={"button_width": "140px"},
         ),
     }  # fmt: skip
     return LivePicture(
@@ -61,8 +70,7 @@ def commitment_explorer(stories):
         controls,
         play="moment",
         caption=(
-            "Lancez la lecture. En orange, les sorties de l'encodeur ; en rose, les atomes. "
-            "Regardez la largeur du cadre."
+            "Lancez la lecture et regardez la largeur du cadre. Puis donnez à tous la même échelle."
         ),
     )
 
@@ -79,4 +87,4 @@ def _panel(z_e, codebook, half):
         for x, y in places:
             y = 2 * SIDE - y
             pen.ellipse([x - radius, y - radius, x + radius, y + radius], color, edge, 2)
-    return panel.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    return panel.reduce(2)

@@ -83,7 +83,7 @@ def prior_explorer(model, priors, images, *, temperature=1.0):
         place, code, law = steps[-1]
         pen.rectangle(cell_box(place, book.width, side), outline=FOCUS, width=4)
         book.frame_cell(pen, place, zoom, (middle, TOP))
-        panel_title(pen, right, f"loi du code {step}, sachant ceux d'avant", FOCUS_TEXT)
+        panel_title(pen, right, f"loi de la case {step}, sachant celles d'avant", FOCUS_TEXT)
         _draw_law(picture, pen, (right, TOP + 170), law, code, book)
         for number, (text, color) in enumerate(_bill(steps, count, book.num_codes)):
             where = (right, TOP + 250 + 24 * number)
@@ -92,7 +92,7 @@ def prior_explorer(model, priors, images, *, temperature=1.0):
 
     controls = {
         "step": widgets.IntSlider(
-            value=count // 2 + 1, min=0, max=count, description="code", layout={"width": "340px"}
+            value=count // 2 + 1, min=0, max=count, description="case", layout={"width": "340px"}
         ),
         "prior": widgets.Dropdown(
             options=list(priors), description="prior", layout={"width": "270px"}
@@ -201,7 +201,7 @@ def _bill(steps, count, num_codes):
     bits = [0.0 - math.log2(max(law[code], 1e-30)) for _, code, law in steps]  # never −0.0
     total, flat = sum(bits), math.log2(num_codes)
     return [
-        (f"code {len(steps)} sur {count} : atome {steps[-1][1]}", FOCUS_TEXT),
+        (f"case {len(steps)} sur {count} : atome {steps[-1][1]}", FOCUS_TEXT),
         (f"coût : {amount(bits[-1], 2, 'bit')}, au lieu de {decimal(flat)} sans prior", DARK),
         (f"total : {amount(total, 1, 'bit')}, au lieu de {decimal(flat * len(steps), 1)}", DARK),
         (f"soit {amount(total / len(steps), 2, 'bit')} par code", DARK),
