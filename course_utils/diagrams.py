@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from .figures import COLORS
+from .figures import CODE_TEXT, COLORS
 
 DARK = "#444444"  # networks and deterministic steps
 
@@ -281,7 +281,7 @@ def vq_vae(shapes=("", "", "", "", "")):
         shapes: text under x, under z_e, under the codes, under z_q and under the output.
     """
     ax = _canvas(16.1, 4.6, bottom=-1.5)
-    x, z, code = COLORS["x"], COLORS["z"], COLORS["code"]
+    x, z, code = COLORS["x"], COLORS["z"], CODE_TEXT
     box(ax, (0.6, 1.9), "$x$", x, width=1.0)
     _network(ax, (2.75, 1.9), "encodeur")
     box(ax, (5.05, 1.9), "$z_e(x)$", z, width=1.3)
@@ -303,7 +303,9 @@ def vq_vae(shapes=("", "", "", "", "")):
     ax.text(9.47, 2.04, "$e_k$", ha="center", va="bottom", color=DARK, fontsize=11)
     for start, end in (((7.0, -0.28), (6.45, 1.75)), ((8.9, -0.28), (9.45, 1.75))):
         arrow(ax, start, end, color=code, dashed=True)
-    arrow(ax, (10.85, 2.4), (5.05, 2.4), color=COLORS["truth"], dashed=True, curve=0.28)
-    ax.text(7.95, 3.4, "le gradient est copié", ha="center", va="bottom", fontsize=12)
+    # backwards: from the decoder to the encoder, over the codebook
+    arrow(ax, (13.15, 2.4), (5.05, 2.4), color=COLORS["truth"], dashed=True, curve=0.24)
+    copied = "le gradient du décodeur est copié à $z_e$ ; le dictionnaire n'en reçoit rien"
+    ax.text(9.1, 3.45, copied, ha="center", va="bottom", fontsize=12)
     for centre, text in zip((0.6, 5.05, 7.95, 10.85, 15.35), shapes):
         _shape(ax, (centre, 1.9), text)

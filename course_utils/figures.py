@@ -23,6 +23,7 @@ COLORS = {
     "prior": "#7F7F7F",  # p(z)
     "truth": "#222222",  # exact values
 }
+CODE_TEXT = "#8E3A6B"  # the colour of codes, dark enough for text, or under white text
 MODEL_COLORS = (
     "#222222",
     "#56B4E9",
@@ -113,12 +114,14 @@ def show_images(
     column_labels=(),
     ax=None,
     color=COLORS["x"],
+    framed=False,
 ):
     """Show a grid of images (see `image_grid`) under a title in the colour of its concept.
 
     `row_labels` are written to the left of the rows, from the top; `column_labels` above the
-    columns, from the left.
+    columns, from the left. `framed`: a thin frame tells where each image ends.
     """
+    columns = columns or math.ceil(math.sqrt(len(images)))
     page = image_grid(images, columns=columns, levels=levels)
     if ax is None:
         width = 8.5
@@ -128,6 +131,10 @@ def show_images(
     ax.set_title(title, color=color)
     ax.axis("off")
     height, width = images.shape[-2] + GAP, images.shape[-1] + GAP
+    for number in range(len(images) if framed else 0):
+        row, column = divmod(number, columns)
+        frame = (column * width - 0.5, row * height - 0.5), width - GAP, height - GAP
+        ax.add_patch(plt.Rectangle(*frame, fill=False, edgecolor="#BBBBBB", linewidth=0.8))
     for row, label in enumerate(row_labels):
         ax.text(-6, (row + 0.5) * height, label, ha="right", va="center", color=color)
     for column, label in enumerate(column_labels):

@@ -4,6 +4,14 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 
+pytest.register_assert_rewrite("exercise_answers")  # a helper whose assertions say what they saw
+
+
+@pytest.fixture
+def no_hint_seen(monkeypatch):
+    """The hints of the exercises start from the first, whatever the other tests have seen."""
+    monkeypatch.setattr("course_utils.exercises._hints_shown", {})
+
 
 @pytest.fixture
 def no_screen():

@@ -10,7 +10,7 @@ from matplotlib.text import Annotation
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from course_utils import diagrams
-from course_utils.figures import COLORS
+from course_utils.figures import CODE_TEXT, COLORS
 
 pytestmark = pytest.mark.usefixtures("no_screen")
 
@@ -59,10 +59,11 @@ def texts(ax):
     return {text.get_text(): text for text in ax.texts if text.get_text()}
 
 
-def boxes(ax, color):
+def boxes(ax, concept):
     """The boxes filled with the colour of a concept."""
+    color = CODE_TEXT if concept == "code" else COLORS[concept]  # under white text
     patches = [patch for patch in ax.patches if isinstance(patch, FancyBboxPatch)]
-    return [patch for patch in patches if to_hex(patch.get_facecolor()).upper() == COLORS[color]]
+    return [patch for patch in patches if to_hex(patch.get_facecolor()).upper() == color]
 
 
 def centre(patch):
@@ -490,15 +491,16 @@ def test_the_codes_stand_between_the_two_vectors_in_their_colour():
 
 
 def test_the_gradient_is_copied_over_the_codes_backwards():
-    """The one curved arrow goes from z_q back to z_e."""
+    """The one curved arrow goes from the decoder back to z_e, over the codebook."""
     ax = draw(diagrams.vq_vae)
     words = texts(ax)
-    assert "le gradient est copié" in words
+    assert any("gradient du décodeur est copié" in word for word in words)
     backwards = []
     for patch in ax.patches:
         if isinstance(patch, FancyArrowPatch):
             start, end = patch._posA_posB
             if end[0] < start[0] - 2:
                 backwards.append((start[0], end[0]))
-    expected = tuple(words[name].get_position()[0] for name in ("$z_q(x)$", "$z_e(x)$"))
+    ends = ("décodeur\n$p_\\theta(x|z_q)$", "$z_e(x)$")
+    expected = tuple(words[name].get_position()[0] for name in ends)
     assert backwards == [expected]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from exercise_answers import accepted, refused, untouched
 from notebook_files import NOTEBOOKS, tagged
 
 from course_utils import exercises, likelihoods
@@ -21,12 +22,11 @@ from course_utils.autoregressive.pixelcnn import gate
 from course_utils.cvae import visible_part
 from course_utils.evaluation import enumerate_images
 from course_utils.exercises import Exercise, Wrong, hint, solution, verify
-from course_utils.exercises.helpers import time_limit
+from course_utils.exercises.helpers import counted, time_limit
 from course_utils.vae import kl_between_gaussians, reparameterize
 
+pytestmark = pytest.mark.usefixtures("no_hint_seen")
 KEYS = sorted(exercises.exercises())
-TO_REPAIR = ("01.sum_mean", "01.aggregate", "02.elbo", "03a.masks", "03a.ensemble")
-TO_REPAIR += ("03b.mixture", "03b.stacks", "04.loss")
 KL, LOSS, AGGREGATE, LAPLACE = (
     exercises.exercises()[key].reference
     for key in ("01.kl", "01.sum_mean", "01.aggregate", "01.laplace")
@@ -656,10 +656,9 @@ RIGHT = [
 
 
 @pytest.mark.parametrize("key, answer", RIGHT, ids=lambda value: getattr(value, "__name__", value))
-def test_right_answers_are_accepted_and_returned(key, answer, capsys):
+def test_right_answers_are_accepted_and_returned(key, answer):
     torch.manual_seed(0)
-    assert verify(key, answer) is answer
-    assert capsys.readouterr().out.startswith(f"✔ {key} : ")
+    accepted(key, answer)
 
 
 # ---- wrong answers -----------------------------------------------------------------------------
@@ -843,10 +842,10 @@ WRONG = [
     ("00.bits", lambda nats: math.log2(nats + 1), "bit"),
     # mean over the dimensions; no ½; σ taken for σ²; total over the batch; sign; no sum; NaN
     ("01.kl", lambda mu, lv: KL(mu, lv) / 3, "mu = [1 ; 0 ; 0]"),
-    ("01.kl", lambda mu, lv: 2 * KL(mu, lv), "on attend 0.5"),
-    ("01.kl", lambda mu, lv: KL(mu, lv / 2), "sigma = [0.1 ; 1 ; 1]"),
+    ("01.kl", lambda mu, lv: 2 * KL(mu, lv), "on attend 0,5"),
+    ("01.kl", lambda mu, lv: KL(mu, lv / 2), "sigma = [0,1 ; 1 ; 1]"),
     ("01.kl", lambda mu, lv: KL(mu, lv).sum(), "de forme (4,)"),
-    ("01.kl", lambda mu, lv: -KL(mu, lv), "vous obtenez -0.5"),
+    ("01.kl", lambda mu, lv: -KL(mu, lv), "vous obtenez -0,5"),
     ("01.kl", lambda mu, lv: 0.5 * (mu**2 + lv.exp() - 1 - lv), "de forme (4,)"),
     ("01.kl", lambda mu, lv: KL(mu, lv) * float("nan"), "vous obtenez nan"),
     ("01.kl", lambda mu, lv: "0.5", "objet de type str"),
@@ -865,8 +864,8 @@ WRONG = [
     ("01.sum_mean", lambda *args: LOSS(*args).repeat(3), "la moyenne sur les images"),
     ("01.sum_mean", loss_with_reduction_sum, "divisez par la taille du lot"),
     ("01.sum_mean", lambda lo, x, mu, lv: KL(mu, lv), "un seul nombre"),
-    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) + math.log(4), "vaut 4.000"),
-    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) - math.log(4), "vaut 0.250"),
+    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) + math.log(4), "vaut 4,000"),
+    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) - math.log(4), "vaut 0,250"),
     ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv).exp(), "l'intégrale"),
     # right in one dimension and for four codes only
     ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) + math.log(len(mu) / 4), "3 codes"),
@@ -879,7 +878,7 @@ WRONG = [
     ("01.laplace", lambda x, xh, b, mu, lv: LAPLACE(x, xh, b, mu, lv).mean(), "de forme (4,)"),
     # the class as a number; class first; glued under each other; no gradient, or another one
     ("02.join", lambda z, y, k: torch.cat([z, y[:, None].float()], 1), "reçu : (3, 3)"),
-    ("02.join", lambda z, y, k: torch.cat([F.one_hot(y, k), z], 1), "on attend [0.803 ; 0.175 ;"),
+    ("02.join", lambda z, y, k: torch.cat([F.one_hot(y, k), z], 1), "on attend [0,803 ; 0,175 ;"),
     ("02.join", lambda z, y, k: torch.cat([z, F.one_hot(y, k)]), "s'arrête sur RuntimeError"),
     ("02.join", lambda z, y, k: JOIN(z.detach(), y, k), "le gradient n'atteint plus z"),
     ("02.join", lambda z, y, k: JOIN(z, y, k).detach().numpy(), "ni .detach(), ni numpy"),
@@ -891,18 +890,18 @@ WRONG = [
     ("02.join", lambda z, y, k: JOIN(z, (y + 1) % k, k), "classe 1 parmi 4"),
     ("02.join", lambda z, y, k: torch.cat([z, y[:, None].expand(-1, k)], 1), "1 ; 1 ; 1 ; 1]"),
     # the slide's formula; KL reversed, added, forgotten, to the posterior
-    ("02.elbo", slide_by_distributions, "ELBO + KL(q‖postérieur) = -1.796344"),
-    ("02.elbo", lambda q, p, px: (p * px).sum().log() - kl_discrete(q, p), "p(x|c) = -1.602814"),
-    ("02.elbo", lambda q, p, px: (q * px.log()).sum() - kl_discrete(p, q), "p(x|c) = -1.602814"),
-    ("02.elbo", lambda q, p, px: (q * px.log()).sum() + kl_discrete(q, p), "p(x|c) = -1.602814"),
-    ("02.elbo", lambda q, p, px: (q * px.log()).sum(), "p(x|c) = -1.602814"),
-    ("02.elbo", lambda q, p, px: (q * (q / (p * px)).log()).sum(), "p(x|c) = -1.602814"),
+    ("02.elbo", slide_by_distributions, "ELBO + KL(q‖postérieur) = -1,796344"),
+    ("02.elbo", lambda q, p, px: (p * px).sum().log() - kl_discrete(q, p), "p(x|c) = -1,602814"),
+    ("02.elbo", lambda q, p, px: (q * px.log()).sum() - kl_discrete(p, q), "p(x|c) = -1,602814"),
+    ("02.elbo", lambda q, p, px: (q * px.log()).sum() + kl_discrete(q, p), "p(x|c) = -1,602814"),
+    ("02.elbo", lambda q, p, px: (q * px.log()).sum(), "p(x|c) = -1,602814"),
+    ("02.elbo", lambda q, p, px: (q * (q / (p * px)).log()).sum(), "p(x|c) = -1,602814"),
     # q·p(x|z,c) without logarithm, or under it; under the prior; a mean; bits; no sum; NaN
-    ("02.elbo", lambda q, p, px: (q * px).sum() - kl_discrete(q, p), "p(x|c) = -1.602814"),
-    ("02.elbo", lambda q, p, px: (q * px).sum().log() - kl_discrete(q, p), "p(x|c) = -1.602814"),
-    ("02.elbo", lambda q, p, px: (p * px.log()).sum() - kl_discrete(q, p), "p(x|c) = -1.602814"),
-    ("02.elbo", lambda q, p, px: (q * (p * px / q).log()).mean(), "p(x|c) = -1.602814"),
-    ("02.elbo", lambda q, p, px: (q * (p * px / q).log2()).sum(), "p(x|c) = -1.602814"),
+    ("02.elbo", lambda q, p, px: (q * px).sum() - kl_discrete(q, p), "p(x|c) = -1,602814"),
+    ("02.elbo", lambda q, p, px: (q * px).sum().log() - kl_discrete(q, p), "p(x|c) = -1,602814"),
+    ("02.elbo", lambda q, p, px: (p * px.log()).sum() - kl_discrete(q, p), "p(x|c) = -1,602814"),
+    ("02.elbo", lambda q, p, px: (q * (p * px / q).log()).mean(), "p(x|c) = -1,602814"),
+    ("02.elbo", lambda q, p, px: (q * (p * px / q).log2()).sum(), "p(x|c) = -1,602814"),
     ("02.elbo", lambda q, p, px: q * (p * px / q).log(), "un seul nombre, de forme ()"),
     ("02.elbo", lambda q, p, px: q.sum() * float("nan"), "ELBO + KL(q‖postérieur) = nan"),
     # transposed, in two ways; one class; the classes shifted; one row
@@ -1018,23 +1017,23 @@ WRONG = [
     (
         "02.complete",
         completing(pixels=lambda p: torch.rand(p.shape[1:]) < p),
-        "les probabilités [0 ; 1 ; 0.25 ; 0.25] ; vous les noircissez avec les fréquences [0 ; 1 ;",
+        "les probabilités [0 ; 1 ; 0,25 ; 0,25] ; vous les noircissez avec les fréquences [0 ; 1 ;",
     ),
     # a second sigmoid; black for white; fair coins
     (
         "02.complete",
         completing(pixels=lambda p: torch.bernoulli(p.sigmoid())),
-        "les probabilités [0 ; 1 ; 0.25 ; 0.25] ; vous les noircissez avec les fréquences [0.",
+        "les probabilités [0 ; 1 ; 0,25 ; 0,25] ; vous les noircissez avec les fréquences [0,",
     ),
     (
         "02.complete",
         completing(pixels=lambda p: torch.rand_like(p) > p),
-        "avec les fréquences [1 ; 0 ; 0.",
+        "avec les fréquences [1 ; 0 ; 0,",
     ),
     (
         "02.complete",
         completing(pixels=lambda p: torch.randint_like(p, 2)),
-        "les probabilités [0 ; 1 ; 0.25 ; 0.25] ; vous les noircissez avec les fréquences [0.",
+        "les probabilités [0 ; 1 ; 0,25 ; 0,25] ; vous les noircissez avec les fréquences [0,",
     ),
     # a wrong number of images; the channel lost
     (
@@ -1155,12 +1154,12 @@ WRONG = [
         "par rapport à mu de p(z|c)",
     ),
     # log p not exponentiated; its logarithm again; a mean; no sum; already known
-    ("03a.total", summing(value=lambda log_p: log_p), "de somme 1.000 sur les images (1, 2, 5)"),
-    ("03a.total", summing(total=lambda p: p.sum().log()), "de somme 1.000 sur les images"),
-    ("03a.total", summing(total=torch.mean), "vous obtenez 0.00097656"),
+    ("03a.total", summing(value=lambda log_p: log_p), "de somme 1,000 sur les images (1, 2, 5)"),
+    ("03a.total", summing(total=lambda p: p.sum().log()), "de somme 1,000 sur les images"),
+    ("03a.total", summing(total=torch.mean), "vous obtenez 0,00097656"),
     ("03a.total", summing(total=lambda p: p), "on attend un seul nombre, de forme ()"),
-    ("03a.total", lambda log_prob, shape: 1.0, "de somme 0.931 sur les images (1, 2, 5)"),
-    ("03a.total", summing(value=lambda log_p: log_p.softmax(0)), "de somme 0.931 sur les images"),
+    ("03a.total", lambda log_prob, shape: 1.0, "de somme 0,931 sur les images (1, 2, 5)"),
+    ("03a.total", summing(value=lambda log_p: log_p.softmax(0)), "de somme 0,931 sur les images"),
     # float images, arrays; flat, transposed, alone; a batch, one missing, twice the same
     ("03a.total", summing(lambda shape: enumerate_images(shape).float()), "reçu : torch.float32"),
     ("03a.total", summing(lambda shape: enumerate_images(shape).numpy()), "reçu : ndarray"),
@@ -1171,8 +1170,8 @@ WRONG = [
     ),
     ("03a.total", summing(lambda shape: enumerate_images(shape).mT), "reçu : (1024, 1, 5, 2)"),
     ("03a.total", summing(lambda shape: enumerate_images(shape)[7]), "reçu : (1, 2, 5)"),
-    ("03a.total", summing(lambda shape: enumerate_images(shape)[:64]), "de somme 1.000"),
-    ("03a.total", summing(lambda shape: enumerate_images(shape)[1:]), "de somme 1.000"),
+    ("03a.total", summing(lambda shape: enumerate_images(shape)[:64]), "de somme 1,000"),
+    ("03a.total", summing(lambda shape: enumerate_images(shape)[1:]), "de somme 1,000"),
     ("03a.total", summing(lambda shape: enumerate_images((1, 2, 5))), "reçu : (1024, 1, 2, 5)"),
     # i weights for i − 1; the biases forgotten; the b_i; the c_i; the alpha_i; A_i of D columns
     ("03a.count", miscounted(0, lambda D, H: D), "FVSBN : on attend 1 ; vous obtenez 2."),
@@ -1270,8 +1269,8 @@ WRONG = [
     ),
     ("03a.ensemble", mixing(lambda log_p: log_p.mean(0)), "sur les 64 images de 6 pixels"),
     ("03a.ensemble", with_mean_probabilities, "votre « p(x) » a pour somme"),
-    ("03a.ensemble", mixing(lambda log_p: log_p.logsumexp(0)), "a pour somme 4.0000, pas 1"),
-    ("03a.ensemble", mixing(lambda log_p: log_p.logsumexp(0) - 4), "a pour somme 0.0733"),
+    ("03a.ensemble", mixing(lambda log_p: log_p.logsumexp(0)), "a pour somme 4,0000, pas 1"),
+    ("03a.ensemble", mixing(lambda log_p: log_p.logsumexp(0) - 4), "a pour somme 0,0733"),
     ("03a.ensemble", mixing(lambda log_p: log_p.amax(0)), "a pour somme"),
     # of sum 1: one order only, half of them, log K for another K; p(x), or −log p(x)
     ("03a.ensemble", mixing(lambda log_p: log_p[0]), "on attend log p ="),
@@ -1317,7 +1316,7 @@ WRONG = [
     (
         "03a.encode",
         lambda bits, p: ENCODE(bits, p) + "0" * 8,
-        " bits, et votre code en prend ",
+        "−log₂ p = 1,83 bit, et votre code en prend 10.",
     ),
     (
         "03a.encode",
@@ -1325,12 +1324,12 @@ WRONG = [
         "et votre code en prend ",
     ),
     ("03a.encode", lambda bits, p: ENCODE(bits, p).ljust(64, "0"), "votre code en prend 64"),
-    ("03a.encode", lambda bits, p: "", "votre code désigne 0.000000"),
+    ("03a.encode", lambda bits, p: "", "votre code désigne 0,000000"),
     # the end of the interval, which is not inside
     (
         "03a.encode",
         lambda bits, p: digits_under(Fraction(0.5), 1) if p[1:] == [0.625] else ENCODE(bits, p),
-        "votre code désigne 0.5, la fin, exclue, de l'intervalle.",
+        "votre code désigne 0,5, la fin, exclue, de l'intervalle.",
     ),
     # floats that run out after some fifty bits
     ("03a.encode", encode_with_floats, "OverflowError"),
@@ -1345,21 +1344,16 @@ WRONG = [
         lambda bits, p: len(ENCODE(bits, p)),
         "une chaîne de « 0 » et de « 1 » ; reçu : ",
     ),
-    ("03a.encode", lambda bits, p: "0." + ENCODE(bits, p), "; reçu : '0."),
-    ("03a.encode", lambda bits, p: ENCODE(bits, p).encode(), "; reçu : b'"),
-    ("03a.encode", lambda bits, p: [2 * bit for bit in [1, *bits]], "; reçu : '2"),
+    ("03a.encode", lambda bits, p: "0." + ENCODE(bits, p), "; reçu : `'0."),
+    ("03a.encode", lambda bits, p: ENCODE(bits, p).encode(), "; reçu : `b'"),
+    ("03a.encode", lambda bits, p: [2 * bit for bit in [1, *bits]], "; reçu : `'2"),
 ]
 
 
 @pytest.mark.parametrize("key, answer, message", WRONG)
-def test_wrong_answers_meet_a_counter_example_and_a_hint(key, answer, message, capsys):
+def test_wrong_answers_meet_a_counter_example_and_a_hint(key, answer, message):
     torch.manual_seed(0)
-    assert verify(key, answer) is exercises.exercises()[key].reference
-    printed = capsys.readouterr().out
-    verdict, _, clue = printed.partition("\n  Indice : ")
-    assert verdict.startswith(f"✘ {key} : ")
-    assert message in verdict
-    assert clue
+    refused(key, answer, message)
 
 
 def test_a_bound_above_the_evidence_is_caught_by_the_quadrature():
@@ -1395,11 +1389,8 @@ def test_empty_answers_are_to_do(key, answer, capsys):
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_the_untouched_stub_is_to_do(key, capsys):
-    """Stubs to repair return something: they are recognised by their code."""
-    assert verify(key, exercises.exercises()[key].stub) is exercises.exercises()[key].reference
-    to_repair = key in TO_REPAIR
-    assert capsys.readouterr().out.startswith(f"… {key} : à {'réparer' if to_repair else 'compl'}")
+def test_the_untouched_stub_is_to_do(key):
+    untouched(key)
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -1425,42 +1416,98 @@ def test_an_unknown_key_names_the_others():
 # ---- help --------------------------------------------------------------------------------------
 
 
-def test_hints_come_one_by_one_then_the_solution(capsys):
-    def check(answer):
-        raise Wrong("non")
-
-    Exercise("test.hints", KL, KL, check, ("premier", "second"))
-    try:
-        for expected in ("Indice 1/2 : premier", "Indice 2/2 : second", "Indice 2/2 : second"):
-            hint("test.hints")
-            printed = capsys.readouterr().out
-            assert printed.startswith(expected)
-        assert 'solution("test.hints")' in printed
-    finally:
-        del exercises._EXERCISES["test.hints"]
+@pytest.fixture
+def exercise(monkeypatch):
+    """Make the only exercise, `test`, of a check and of its hints."""
+    monkeypatch.setattr(exercises, "_EXERCISES", {})
+    return lambda check, *hints: Exercise("test", KL, KL, check, hints)
 
 
-@pytest.mark.parametrize(("seen", "useful", "shown"), [(0, 1, 1), (0, 2, 2), (3, 2, 3), (1, 3, 3)])
-def test_a_wrong_answer_meets_the_useful_hint_or_the_last_one_seen(seen, useful, shown, capsys):
+def test_hints_come_one_by_one_then_the_solution(exercise, capsys):
+    exercise(lambda answer: "oui", "premier", "second")
+    for expected in ("Indice 1/2 : premier", "Indice 2/2 : second", "Indice 2/2 : second"):
+        hint("test")
+        printed = capsys.readouterr().out
+        assert printed.startswith(expected)
+    assert 'solution("test")' in printed
+
+
+SEEN = [(0, 1, 1), (0, 2, 2), (1, 3, 3), (3, 2, 2), (3, 1, 1), (0, None, 1), (3, None, 3)]
+
+
+@pytest.mark.parametrize(("seen", "useful", "shown"), SEEN)
+def test_a_wrong_answer_meets_the_useful_hint_or_else_the_last_one_seen(
+    seen, useful, shown, exercise, capsys
+):
     def check(answer):
         raise Wrong("non", hint=useful)
 
-    Exercise("test.useful", KL, KL, check, ("premier", "second", "troisième", "quatrième"))
-    try:
-        for _ in range(seen):
-            hint("test.useful")
-        capsys.readouterr()
-        verify("test.useful", math.sqrt)
-        clue = ("premier", "second", "troisième")[shown - 1]
-        assert capsys.readouterr().out == f"✘ test.useful : non\n  Indice : {clue}\n"
-        hint("test.useful")
-        assert capsys.readouterr().out.startswith(f"Indice {shown + 1}/4 : ")
-    finally:
-        del exercises._EXERCISES["test.useful"]
-        exercises._hints_shown.pop("test.useful", None)
+    clues = ("premier", "second", "troisième", "quatrième")
+    exercise(check, *clues)
+    for _ in range(seen):
+        hint("test")
+    capsys.readouterr()
+    for _ in range(2):  # the same mistake again: the same hint
+        verify("test", math.sqrt)
+        assert capsys.readouterr().out == f"✘ test : non\n  Indice : {clues[shown - 1]}\n"
+    hint("test")
+    assert capsys.readouterr().out.startswith(f"Indice {max(seen, shown) + 1}/4 : ")
+
+
+SENTENCES = [
+    ("on attend 0.25 ; vous obtenez -1.5e-05.", "on attend 0,25 ; vous obtenez -1,5e-05."),
+    ("[1 ; -0 ; -0.5], -0.0000. B = -0, 3.", "[1 ; 0 ; -0,5], 0,0000. B = 0, 3."),
+    ("des pixels 0. ou 1. : h[0, 1] de 1e-05", "des pixels 0. ou 1. : h[0, 1] de 1e-05"),
+    ("0.5 ; reçu : `'0.5, -0'`, et non 0.1", "0,5 ; reçu : `'0.5, -0'`, et non 0,1"),
+]
+
+
+@pytest.mark.parametrize(("said", "printed"), SENTENCES)
+def test_numbers_are_printed_as_the_french_write_them(said, printed, exercise, capsys):
+    def wrong(answer):
+        raise Wrong(said)
+
+    exercise(lambda answer: said)
+    verify("test", math.sqrt)
+    assert capsys.readouterr().out == f"✔ test : {printed}\n"
+    exercise(wrong, "divisez par 2.0")
+    verify("test", math.sqrt)
+    assert capsys.readouterr().out == f"✘ test : {printed}\n  Indice : divisez par 2.0\n"
+
+
+def test_the_text_of_an_exception_is_left_alone(exercise, capsys):
+    exercise(lambda answer: answer(), "divisez")
+    verify("test", lambda: float("1.5 ; -0.0"))
+    assert "float: '1.5 ; -0.0'\n  Indice : divisez" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("number", "form", "shown"),
+    [(0, "", "0 bit"), (1.5, ".2f", "1.50 bit"), (1.999, ".2f", "2.00 bits"), (30, "", "30 bits"),
+     (-3.0, "+.1f", "-3.0 bits"), (math.nan, "", "nan bit")],
+)  # fmt: skip
+def test_the_plural_begins_at_two(number, form, shown):
+    assert counted(number, "bit", form) == shown
 
 
 HELPED = [
+    ("01.sum_mean", mean_loss_with_mean_kl, 1),
+    ("01.sum_mean", loss_with_reduction_sum, 2),
+    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) + math.log(4), 1),
+    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) - math.log(4), 2),
+    ("01.laplace", lambda x, xh, b, mu, lv: -((x - xh).abs() / b).sum(1) - KL(mu, lv), 2),
+    ("02.join", lambda z, y, k: torch.cat([F.one_hot(y, k), z], 1), 2),
+    ("02.join", lambda z, y, k: JOIN(z, (y + 1) % k, k), 1),
+    ("02.grid", lambda m, z: GRID(m, z).round(), 3),
+    ("02.grid", lambda m, z: GRID(m, z.flip(0)), 2),
+    ("02.complete", completing(told=torch.zeros_like), 1),
+    ("02.complete", completing(codes=lambda mu, lv, n: mu.repeat(n, 1)), 2),
+    ("02.complete", completing(codes=lambda mu, lv, n: draw_each(mu, 2 * lv, n)), 1),
+    ("02.complete", completing(codes=drawing(lambda n, d: torch.randn(n, 1))), 2),
+    ("02.complete", completing(copy=lambda mask, x, pixels: pixels), 3),
+    ("02.prior", costing(kl=lambda mu, lv, *p: KL(mu, lv)), 1),
+    ("02.prior", costing(total=torch.sum), 3),
+    ("02.prior", costing(code=lambda mu, lv: mu), 3),
     ("03a.total", summing(total=torch.mean), 3),
     ("03a.total", summing(total=lambda p: p), 1),
     *(("03a.count", miscounted(which, lambda D, H: 1), which + 1) for which in range(3)),
@@ -1468,6 +1515,10 @@ HELPED = [
     ("03a.recursion", nade_reading(lambda i: i), 2),
     ("03a.masks", masks_of_ranks(rank_from_one, speak=torch.lt), 1),
     ("03a.masks", masks_of_ranks(lambda ordering: ordering + 1), 2),
+    ("03a.masks", masks_of_ranks(rank_from_one, see=torch.gt), 1),
+    ("03a.ensemble", mixing(lambda log_p: log_p.mean(0)), 1),
+    ("03a.ensemble", mixing(lambda log_p: log_p.logsumexp(0)), 3),
+    ("03a.ensemble", mixing(lambda log_p: log_p.exp().mean(0).log()), 3),
     ("03a.encode", lambda bits, p: ENCODE(bits, [0.5] * len(p)), 1),
     ("03a.encode", lambda bits, p: encode_with_floats(bits, p, longest=900), 2),
     ("03a.encode", lambda bits, p: ENCODE(bits, p) + "0" * 8, 3),
@@ -1475,11 +1526,8 @@ HELPED = [
 
 
 @pytest.mark.parametrize(("key", "answer", "number"), HELPED)
-def test_the_hint_is_the_one_for_this_mistake(key, answer, number, monkeypatch, capsys):
-    monkeypatch.setattr(exercises, "_hints_shown", {})
-    verify(key, answer)
-    clue = exercises.exercises()[key].hints[number - 1]
-    assert capsys.readouterr().out.endswith(f"\n  Indice : {clue}\n")
+def test_the_hint_is_the_one_for_this_mistake(key, answer, number):
+    refused(key, answer, "", number)
 
 
 def test_an_answer_that_never_ends_is_stopped():

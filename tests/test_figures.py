@@ -227,6 +227,16 @@ def test_density_map_goes_from_white_to_its_colour():
     assert image.get_extent() == pytest.approx((-1.05, 1.05, -1.05, 1.05))
 
 
+def test_a_frame_tells_where_each_image_ends():
+    _, ax = plt.subplots()
+    figures.show_images(torch.zeros(5, 1, 6, 8), columns=3, ax=ax, framed=True)
+    corners = [(patch.get_x() + 0.5, patch.get_y() + 0.5) for patch in ax.patches]
+    assert corners == [(0, 0), (10, 0), (20, 0), (0, 8), (10, 8)]
+    assert {(patch.get_width(), patch.get_height()) for patch in ax.patches} == {(8, 6)}
+    figures.show_images(torch.zeros(5, 1, 6, 8), ax=plt.subplots()[1])
+    assert not plt.gca().patches
+
+
 def test_row_labels_stand_beside_their_rows():
     _, ax = plt.subplots()
     figures.show_images(torch.zeros(6, 1, 8, 8), columns=3, row_labels=("haut", "bas"), ax=ax)

@@ -19,7 +19,6 @@ from .live import FOCUS, TOP, WAITING, cell_box, font, to_pil
 GAP = 24  # pixels between two panels
 PALETTE = 272  # side of the palette of atoms
 AROUND = 1  # pixels of its neighbours that the tile of an atom shows, on each side
-CODE_TEXT = "#8E3A6B"  # the colour of codes, dark enough to read
 SHADES = [round(round(v * 31 / 255) * 255 / 31) for v in range(256)]  # 32: half as much to send
 DARK = figures.COLORS["truth"]
 
@@ -107,7 +106,7 @@ class Codebook:
         page = figures.image_grid(self.patches[[atom]], gap=0)
         tile = to_pil(page).resize((side, side), Image.Resampling.BICUBIC)
         if self.patches.shape[1] == 1:
-            tile = ImageOps.colorize(tile.convert("L").point(SHADES), CODE_TEXT, "white")
+            tile = ImageOps.colorize(tile.convert("L").point(SHADES), figures.CODE_TEXT, "white")
         pen = ImageDraw.Draw(tile)
         pen.rectangle([0, 0, side - 1, side - 1], outline="#E3D3DC")
         if size:

@@ -8,7 +8,6 @@ from .. import figures
 from ..vq import perplexity
 from .codebook import (
     AROUND,
-    CODE_TEXT,
     DARK,
     GAP,
     PALETTE,
@@ -81,7 +80,7 @@ def code_editor(model, images, titles=None):
 
         picture = Image.new("RGB", size, "white")
         pen = ImageDraw.Draw(picture)
-        panel_title(pen, 0, "carte des codes", CODE_TEXT)
+        panel_title(pen, 0, "carte des codes", figures.CODE_TEXT)
         book.paste_map(picture, (0, TOP), side, codes)
         for k in changed:
             mark(pen, cell_box(k, book.width, side))
@@ -116,13 +115,13 @@ def code_editor(model, images, titles=None):
             book.frame_cell(pen, k, small, (column, y), "#777777", 1)
 
     def draw_palette(picture, pen, atom, first):
-        panel_title(pen, right, f"palette des {book.num_codes} atomes", CODE_TEXT)
+        panel_title(pen, right, f"palette des {book.num_codes} atomes", figures.CODE_TEXT)
         picture.paste(book.palette(), (right, TOP))
         book.outline_atom(pen, (right, TOP), first, DARK)
         book.outline_atom(pen, (right, TOP), atom, FOCUS)
 
     def draw_other(picture, pen, other, codes, changed):
-        panel_title(pen, right, f"à coller : {titles[other]}", CODE_TEXT)
+        panel_title(pen, right, f"à coller : {titles[other]}", figures.CODE_TEXT)
         theirs = book.codes(other)
         book.paste_map(picture, (right, TOP), paste_side, theirs)
         for k in changed:
@@ -240,7 +239,7 @@ def codebook_browser(model, images):
     def draw(atom):
         picture = Image.new("RGB", size, "white")
         pen = ImageDraw.Draw(picture)
-        panel_title(pen, 0, f"les {book.num_codes} atomes, du clair au foncé", CODE_TEXT)
+        panel_title(pen, 0, f"les {book.num_codes} atomes, du clair au foncé", figures.CODE_TEXT)
         picture.paste(book.palette(), (0, TOP))
         book.outline_atom(pen, (0, TOP), atom, FOCUS)
         draw_usage(pen, atom)
@@ -250,7 +249,7 @@ def codebook_browser(model, images):
         codes[centre] = atom
         paste_image(picture, paper(book.decode(tuple(codes))), zoom, (panels[0], TOP))
         book.frame_cell(pen, centre, zoom, (panels[0], TOP))
-        panel_title(pen, panels[1], "avec ses voisins (moyenne)", CODE_TEXT)
+        panel_title(pen, panels[1], "avec ses voisins (moyenne)", figures.CODE_TEXT)
         picture.paste(book.tile(atom, PANEL), (panels[1], TOP))
         inside = PANEL * AROUND / book.patches.shape[-1]
         corner, end = (panels[1] + inside, TOP + inside), PANEL - 2 * inside
@@ -273,11 +272,11 @@ def codebook_browser(model, images):
         )  # fmt: skip
         text = f"perplexité {decimal(reached, 1)}"
         where = (PALETTE, chart - chart_height + 8)
-        pen.text(where, text, fill=CODE_TEXT, font=font(14), anchor="rm")
+        pen.text(where, text, fill=figures.CODE_TEXT, font=font(14), anchor="rm")
 
     def draw_places(picture, pen, x, places):
         """Heat map of the places where the atom serves, `(N, h, w)` booleans."""
-        panel_title(pen, x, "où il sert", CODE_TEXT)
+        panel_title(pen, x, "où il sert", figures.CODE_TEXT)
         counts = places.sum(0).numpy()
         heat = (counts / max(1, counts.max()))[..., None]
         paste_image(

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from .. import figures
-from .codebook import CODE_TEXT, DARK, GAP, Codebook, frozen, panel_title, paper, paste_image
+from .codebook import DARK, GAP, Codebook, frozen, panel_title, paper, paste_image
 from .live import (
     CANVAS,
     FOCUS,
@@ -70,7 +70,7 @@ def prior_explorer(model, priors, images, *, temperature=1.0):
 
         picture = Image.new("RGB", size, "white")
         pen = ImageDraw.Draw(picture)
-        panel_title(pen, 0, "carte des codes", CODE_TEXT)
+        panel_title(pen, 0, "carte des codes", figures.CODE_TEXT)
         book.paste_map(picture, (0, TOP), side, codes)
         panel_title(pen, middle, "image décodée", figures.COLORS["x"])
         paste_image(picture, _half_drawn(codes, book), zoom, (middle, TOP))

@@ -14,20 +14,21 @@ notebook (`notebook_01.py`, …).
 
 import ast
 import inspect
+import re
 import textwrap
 from dataclasses import dataclass
 
 _EXERCISES = {}
-_hints_shown = {}
+_hints_shown = {}  # by key, the furthest
 
 
 class Wrong(Exception):
     """Raised by a check: the message (French) shows where the answer is wrong.
 
-    `hint`: the number of the hint that helps with this mistake, when it is not the first one.
+    `hint`: the number of the hint that helps with this mistake, where the check knows it.
     """
 
-    def __init__(self, message, *, hint=1):
+    def __init__(self, message, *, hint=None):
         super().__init__(message)
         self.hint = hint
 
@@ -71,7 +72,7 @@ def verify(key, answer=None):
     Returns:
         `answer` when it is right, the reference otherwise.
     """
-    exercise, useful_hint = _get(key), 1
+    exercise, useful_hint = _get(key), None
     if answer is None or answer is ... or (callable(answer) and _same_code(answer, exercise.stub)):
         return _to_do(exercise)
     if answer is exercise.reference:  # the check ran twice: it had put the reference in place
@@ -88,15 +89,16 @@ def verify(key, answer=None):
     except Missing:
         return _to_do(exercise)
     except Wrong as wrong:
-        print(f"✘ {key} : {wrong}")
+        print(f"✘ {key} : {_in_french(str(wrong))}")
         useful_hint = wrong.hint
     except Exception as error:  # whatever a student's function may raise is for the student to read
         print(f"✘ {key} : votre fonction s'arrête sur {type(error).__name__} : {error}")
     else:
-        print(f"✔ {key} : {praise}")
+        print(f"✔ {key} : {_in_french(praise)}")
         return answer
-    shown = max(_hints_shown.get(key, 0), useful_hint)  # the last hint seen, or the useful one
-    _hints_shown[key] = shown
+    seen = _hints_shown.get(key, 0)
+    shown = useful_hint or seen or 1  # that of this mistake, or the last one seen
+    _hints_shown[key] = max(seen, shown)
     print(f"  Indice : {exercise.hints[shown - 1]}")
     return exercise.reference
 
@@ -134,6 +136,17 @@ def _to_do(exercise):
     verb = "compléter" if "return ..." in stub_source(exercise.key) else "réparer"
     print(f'… {exercise.key} : à {verb} (une piste : hint("{exercise.key}")).')
     return exercise.reference
+
+
+def _in_french(sentence):
+    """Numbers as in « 0,5 », never « -0,0 ». What stands between backquotes is code: left alone."""
+    code, point = r"(?P<code>`[^`]*`)", r"(?P<point>(?<=\d)\.(?=\d))"
+    minus_zero = r"(?<!\w)-(?=0(\.0+)?(?!\.?\d))"
+
+    def mended(found):
+        return found["code"] or ("," if found["point"] else "")
+
+    return re.sub(f"{code}|{point}|{minus_zero}", mended, sentence)
 
 
 def _guarded(answer):

@@ -23,7 +23,7 @@ def call(answer, *inputs):
 
 
 @contextlib.contextmanager
-def time_limit(seconds, hint=1):
+def time_limit(seconds, hint=None):
     """Stop an answer that runs without end, with a `Wrong` (where the system has alarms)."""
     if not hasattr(signal, "SIGALRM") or threading.current_thread() != threading.main_thread():
         yield
@@ -71,6 +71,29 @@ def compare(got, expected, tolerance, describe):
                 f"pour {describe(index)}, on attend {expected[index]:.8g} ; "
                 f"vous obtenez {got[index]:.8g}."
             )
+
+
+def recognise(got, slips, atol=1e-6):
+    """Name the mistake behind a wrong value.
+
+    Args:
+        slips: for each mistake that the check knows, its value, a sentence, and its hint's number.
+
+    Returns:
+        the sentence, after a space, and the hint of the mistake that has this value; or "", None.
+    """
+    got = torch.as_tensor(got, dtype=torch.float64)
+    for value, sentence, hint in slips:
+        value = torch.as_tensor(value, dtype=torch.float64)
+        if torch.allclose(got, value, rtol=1e-4, atol=atol):
+            return f" {sentence}", hint
+    return "", None
+
+
+def counted(number, noun, form=""):
+    """`1.50 bit`, `2 bits`, for the messages: in French, the plural begins at 2."""
+    shown = f"{number:{form}}"
+    return f"{shown} {noun}" + ("s" if abs(float(shown)) >= 2 else "")
 
 
 def numbers(tensor):

@@ -3,6 +3,7 @@
 import math
 
 from . import Exercise, Wrong
+from .helpers import counted
 
 
 class Stubs:
@@ -25,7 +26,8 @@ def check_bits(bits):
     for nats in (math.log(2), 1.0, 0.0, 81.3):
         expected, got = References.bits(nats), float(bits(nats))
         if not abs(got - expected) <= 1e-6 * max(1, expected):
-            raise Wrong(f"pour {nats:.4g} nat, on attend {expected:.8g} bit ; reçu : {got:.8g}.")
+            given, right = counted(nats, "nat", ".4g"), counted(expected, "bit", ".8g")
+            raise Wrong(f"pour {given}, on attend {right} ; reçu : {got:.8g}.")
     return "une pièce équilibrée, log 2 nats, vaut bien 1 bit."
 
 

@@ -8,7 +8,17 @@ import torch.nn.functional as F
 from .. import likelihoods
 from ..vae import VAE, kl_to_standard_normal
 from . import Exercise, Wrong
-from .helpers import as_tensor, call, compare, numbers, small_digits, tolerance, train_small
+from .helpers import (
+    as_tensor,
+    call,
+    compare,
+    counted,
+    numbers,
+    recognise,
+    small_digits,
+    tolerance,
+    train_small,
+)
 
 
 class Stubs:
@@ -122,21 +132,26 @@ def check_vae_loss(vae_loss):
     if abs(got - expected) <= 1e-4 * abs(expected):
         _, _, nats = train_small_vae(vae_loss)
         if not nats > 5:
-            raise Wrong(f"après 400 pas, KL = {nats:.2f} nats : le code z est ignoré.")
+            spent = counted(nats, "nat", ".2f")
+            raise Wrong(f"après 400 pas, KL = {spent} : le code z est ignoré.")
         return "le modèle entraîné avec votre coût dépense plus de 5 nats de KL : il se sert de z."
     kl = References.kl(mu, logvar).mean().item()
     reconstruction = expected - kl
-    slips = {
-        3 * expected: "vous avez sommé sur les 3 images : prenez-en la moyenne.",
-        3 * reconstruction + kl: "la reconstruction est sommée sur les 3 images : divisez par la "
-        "taille du lot.",
-        reconstruction / 8 + kl: "la reconstruction est une moyenne sur les 8 pixels.",
-        expected / 8: "vous avez tout divisé par le nombre de pixels.",
-    }
-    reason = next((text for value, text in slips.items() if abs(got - value) < 1e-4), "")
+    slips = (
+        (3 * expected, "Vous avez sommé sur les 3 images : prenez-en la moyenne.", 2),
+        (
+            3 * reconstruction + kl,
+            "La reconstruction est sommée sur les 3 images : divisez par la taille du lot.",
+            2,
+        ),
+        (reconstruction / 8 + kl, "La reconstruction est une moyenne sur les 8 pixels.", 1),
+        (expected / 8, "Vous avez tout divisé par le nombre de pixels.", 2),
+    )
+    reason, helpful = recognise(got, slips)
     raise Wrong(
         f"sur un lot de 3 images de 8 pixels, on attend {expected:.4g} nats par image ; "
-        f"vous obtenez {got:.4g}. {reason}".rstrip()
+        f"vous obtenez {got:.4g}.{reason}",
+        hint=helpful,
     )
 
 
@@ -155,7 +170,10 @@ def check_log_aggregate(log_aggregate):
     log_q = as_tensor(answer, (2801,), "un nombre par point z")
     total = log_q.exp().sum().item() * 14 / 2800
     if not abs(total - 1) < 1e-3:
-        raise Wrong(f"avec 4 codes, l'intégrale de q(z) vaut {total:.3f} au lieu de 1.")
+        raise Wrong(
+            f"avec 4 codes, l'intégrale de q(z) vaut {total:.3f} au lieu de 1.",
+            hint=1 if total > 1 else 2,
+        )
     expected = References.log_aggregate(z, mu, logvar)
     compare(log_q, expected, 10 * tolerance(answer), lambda i: f"z = {z[i].item():.3g}")
     compare(log_q_2d, expected_2d, 10 * tolerance(answer), lambda i: "3 codes de dimension 2")
@@ -174,8 +192,9 @@ def check_laplace_elbo(laplace_elbo):
         constant = 5 * math.log(2 * b)
         if abs(constant) > 1e-9 and torch.allclose(got, expected + constant):
             raise Wrong(
-                f"avec b = {b} et 5 pixels, chaque valeur a {constant:+.3g} nats d'écart, soit "
-                "5 log(2b) : la constante de la loi de Laplace manque."
+                f"avec b = {b} et 5 pixels, chaque valeur a {counted(constant, 'nat', '+.3g')} "
+                "d'écart, soit 5 log(2b) : la constante de la loi de Laplace manque.",
+                hint=2,
             )
 
         def describe(i, b=b):
@@ -186,7 +205,7 @@ def check_laplace_elbo(laplace_elbo):
         compare(got, expected, tolerance(answer), describe)
     gap = _smallest_gap(laplace_elbo)
     if gap < 0:
-        raise Wrong(f"la « borne » dépasse log p(x) de {-gap:.3g} nat.")
+        raise Wrong(f"la « borne » dépasse log p(x) de {counted(-gap, 'nat', '.3g')}.")
     return "votre borne reste sous log p(x), calculé par quadrature."
 
 

@@ -9,7 +9,7 @@ from ..cvae import visible_part
 from ..evaluation import label_fidelity
 from ..vae import kl_between_gaussians, kl_to_standard_normal
 from . import Exercise, Wrong
-from .helpers import as_tensor, call, numbers
+from .helpers import as_tensor, call, numbers, recognise
 from .small_models import (
     LEFT,
     ambiguous_half,
@@ -119,7 +119,8 @@ def check_join(join):
             if not torch.allclose(got[i], expected[i], atol=1e-6):
                 raise Wrong(
                     f"pour z = {numbers(z[i])}, classe {labels[i]} parmi {k} : on attend "
-                    f"{numbers(expected[i])} ; vous obtenez {numbers(got[i])}."
+                    f"{numbers(expected[i])} ; vous obtenez {numbers(got[i])}.",
+                    hint=1 if torch.allclose(got[i, :d], expected[i, :d], atol=1e-6) else 2,
                 )
         if not getattr(result, "requires_grad", False):
             raise Wrong("le gradient n'atteint plus z : ni .detach(), ni numpy, ni no_grad.")
@@ -159,7 +160,9 @@ def check_class_grid(class_grid):
         call(class_grid, model, z), (10 * n, *model.shape), "une grille d'images", advice
     ).float()
     if images.min() < 0 or images.max() > 1 or ((images == 0) | (images == 1)).all():
-        raise Wrong("on attend les intensités de model.decode, telles quelles, entre 0 et 1.")
+        raise Wrong(
+            "on attend les intensités de model.decode, telles quelles, entre 0 et 1.", hint=3
+        )
     labels = torch.arange(10).repeat_interleave(n)
     judge = classifier()
     fidelity = label_fidelity(images, labels, classifier=judge)
@@ -168,7 +171,8 @@ def check_class_grid(class_grid):
         reason = " Les classes changent d'une colonne à l'autre." if in_columns > 0.9 else ""
         raise Wrong(
             f"le classifieur lit la bonne classe dans {fidelity:.0%} des cases seulement : la "
-            f"ligne k doit montrer la classe k.{reason}"
+            f"ligne k doit montrer la classe k.{reason}",
+            hint=2,
         )
     with torch.no_grad():
         expected = References.class_grid(model, z)
@@ -177,7 +181,8 @@ def check_class_grid(class_grid):
         row, column = divmod(int(error.argmax()), n)
         raise Wrong(
             f"la case de la ligne {row}, colonne {column} n'est pas le décodage de z[{column}] : "
-            "une colonne garde le même style dans ses dix lignes."
+            "une colonne garde le même style dans ses dix lignes.",
+            hint=2,
         )
     return f"le classifieur lit la bonne classe dans {fidelity:.0%} des cases."
 
@@ -223,46 +228,57 @@ def _check_the_steps(complete):
     answer = complete(x.clone(), mask.clone(), n, prior, decode)
     images = as_tensor(answer, (n, 1, 4, 4), f"{n} images pour n = {n}")
     if len(conditions) == len(codes) or not codes:
-        raise Wrong("il faut appeler prior(c), pour la loi de z, puis decode(z, c).")
+        raise Wrong("il faut appeler prior(c), pour la loi de z, puis decode(z, c).", hint=1)
     expected = visible_part(x[None], mask)
     if not all(c.shape[1:] == expected.shape[1:] and (c == expected).all() for c in conditions):
         raise Wrong(
-            "prior et decode ne reçoivent pas la bonne condition : c = visible_part(x[None], mask)."
+            "prior et decode ne reçoivent pas la bonne condition : c = visible_part(x[None], "
+            "mask).",
+            hint=1,
         )
     z = torch.cat(codes)
     if tuple(z.shape) != (n, 3):
         raise Wrong(
             f"decode a reçu des codes {tuple(z.shape)} : pour n = {n} et d = 3, il en faut "
-            f"({n}, 3), un par complétion."
+            f"({n}, 3), un par complétion.",
+            hint=2,
         )
     if (z == z[0]).all():
-        raise Wrong("les n complétions partagent le même code z : tirez-en un pour chacune.")
-    _check_law(z, mu, sigma, "de prior(c)")
+        raise Wrong(
+            "les n complétions partagent le même code z : tirez-en un pour chacune.", hint=2
+        )
+    _check_law(z, mu, sigma, "de prior(c)", hints=(1, 2))
     if not ((images == 0) | (images == 1)).all():
-        raise Wrong("on attend des 0 et des 1 : tirez chaque pixel (torch.bernoulli).")
+        raise Wrong("on attend des 0 et des 1 : tirez chaque pixel (torch.bernoulli).", hint=1)
     if not (images == x)[:, :, mask].all():
-        raise Wrong("un pixel visible a changé : recopiez x partout où mask est vrai.")
+        raise Wrong("un pixel visible a changé : recopiez x partout où mask est vrai.", hint=3)
     drawn = images.mean(0)[0, :, 2]  # share of black among the n draws, in the hidden column
     if not ((drawn - probability[0, :, 2]).abs() < 0.1).all():
         raise Wrong(
             f"decode donne aux quatre pixels cachés les probabilités "
             f"{numbers(probability[0, :, 2])} ; vous les noircissez avec les fréquences "
-            f"{numbers(drawn)}."
+            f"{numbers(drawn)}.",
+            hint=1,
         )
 
 
-def _check_law(z, mu, sigma, whose):
-    """Raise unless the rows of z `(n, d)`, n in the hundreds, look like draws of N(mu, σ²)."""
+def _check_law(z, mu, sigma, whose, hints):
+    """Raise unless the rows of z `(n, d)`, n in the hundreds, look like draws of N(mu, σ²).
+
+    hints: the numbers of those about the law, and about its independent dimensions.
+    """
     epsilon = (z - mu) / sigma
     mean, variance = epsilon.mean(0), epsilon.var(0)
     if not ((mean.abs() < 0.3).all() and ((0.6 < variance) & (variance < 1.5)).all()):
         raise Wrong(
             f"vos codes z ne suivent pas la loi {whose} : en les ramenant à ε = (z − mu) / σ, on "
             f"trouve une moyenne {numbers(mean)} et une variance {numbers(variance)}, au lieu de "
-            "0 et 1. Rappel : σ = exp(logvar / 2)."
+            "0 et 1. Rappel : σ = exp(logvar / 2).",
+            hint=hints[0],
         )
     if (epsilon.T.corrcoef().tril(-1).abs() > 0.3).any():
-        raise Wrong("les dimensions de z bougent ensemble : il faut un ε pour chacune.")
+        text = "les dimensions de z bougent ensemble : il faut un ε pour chacune."
+        raise Wrong(text, hint=hints[1])
 
 
 def check_cvae_loss(cvae_loss):
@@ -273,7 +289,7 @@ def check_cvae_loss(cvae_loss):
     costs = []
     for seed in range(3):
         fixed, learned = fixed_prior_cost(seed), train_half_model(seed, "learned", cvae_loss)
-        costs.append(f"{learned:.1f} contre {fixed:.1f}".replace(".", ","))
+        costs.append(f"{learned:.1f} contre {fixed:.1f}")
         if not learned < fixed:
             raise Wrong(
                 f"graine {seed} : p(z|c) apprise donne {learned:.2f} nats par image, N(0, I) "
@@ -301,11 +317,11 @@ def _check_z(cvae_loss):
         decode,
     )
     if not received:
-        raise Wrong("votre coût n'appelle pas decode(z, c).")
+        raise Wrong("votre coût n'appelle pas decode(z, c).", hint=3)
     z = received[0]
     if tuple(z.shape) != (400, 2):
-        raise Wrong(f"pour 400 images et d = 2, decode a reçu des codes {tuple(z.shape)}.")
-    _check_law(z.detach(), mu.detach(), 2.0, "q(z|x,c)")
+        raise Wrong(f"pour 400 images et d = 2, decode a reçu des codes {tuple(z.shape)}.", hint=3)
+    _check_law(z.detach(), mu.detach(), 2.0, "q(z|x,c)", hints=(3, 3))
     slopes = (None, None)
     if z.requires_grad:
         slopes = torch.autograd.grad(z.sum(), (mu, logvar), allow_unused=True)
@@ -313,7 +329,8 @@ def _check_z(cvae_loss):
         if slope is None or not torch.allclose(slope, expected, atol=1e-4):
             raise Wrong(
                 f"le gradient ne remonte pas de z à {name} de q : il faut z = mu + σ ε, sans rien "
-                "détacher (ni .sample(), ni .detach())."
+                "détacher (ni .sample(), ni .detach()).",
+                hint=3,
             )
 
 
@@ -359,16 +376,25 @@ def _check_its_value(cvae_loss):
         reversed_kl = kl_between_gaussians(mu_p, logvar_p, mu_q, logvar_q).mean().item()
         to_standard = kl_to_standard_normal(mu_q, logvar_q).mean().item()
         reconstruction = expected - kl
-        slips = {
-            reconstruction + reversed_kl: "La KL est dans l'autre sens : q d'abord, p(z|c) après.",
-            reconstruction + to_standard: "C'est la KL vers N(0, I) : mesurez l'écart à p(z|c).",
-            reconstruction / 6 + kl: "La reconstruction est une moyenne sur les 6 pixels.",
-            4 * expected: "Vous avez sommé sur les 4 images : prenez-en la moyenne.",
-        }
-        reason = next((t for v, t in slips.items() if abs(got - v) <= 1e-3 * abs(v)), "")
+        slips = (
+            (
+                reconstruction + reversed_kl,
+                "La KL est dans l'autre sens : q d'abord, p(z|c) après.",
+                1,
+            ),
+            (
+                reconstruction + to_standard,
+                "C'est la KL vers N(0, I) : mesurez l'écart à p(z|c).",
+                1,
+            ),
+            (reconstruction / 6 + kl, "La reconstruction est une moyenne sur les 6 pixels.", 3),
+            (4 * expected, "Vous avez sommé sur les 4 images : prenez-en la moyenne.", 3),
+        )
+        reason, helpful = recognise(got, slips)
         raise Wrong(
             f"sur un lot de 4 images de 6 pixels, on attend {expected:.4g} nats par image ; "
-            f"vous obtenez {got:.4g}. {reason}".rstrip()
+            f"vous obtenez {got:.4g}.{reason}",
+            hint=helpful,
         )
     names = ("mu de q", "logvar de q", "mu de p(z|c)", "logvar de p(z|c)")
     gradients = torch.autograd.grad(cost, leaves, allow_unused=True)

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..autoregressive import FVSBN, OrderAgnosticMADE
 from ..evaluation import enumerate_images
 from . import Exercise, Wrong
-from .helpers import as_tensor, call, numbers, time_limit
+from .helpers import as_tensor, call, counted, numbers, time_limit
 
 
 class Stubs:
@@ -138,9 +138,11 @@ def check_total_probability(total_probability):
             if not isinstance(x, torch.Tensor) or tuple(x.shape[1:]) != shape:
                 received = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
                 expected = ", ".join(map(str, shape))
-                raise Wrong(f"log_prob attend des images (B, {expected}) ; reçu : {received}.")
+                raise Wrong(
+                    f"log_prob attend des images (B, {expected}) ; reçu : {received}.", hint=1
+                )
             if x.is_floating_point():
-                raise Wrong(f"log_prob attend des images entières ; reçu : {x.dtype}.")
+                raise Wrong(f"log_prob attend des images entières ; reçu : {x.dtype}.", hint=2)
             with torch.no_grad():
                 return model.log_prob(x).double() + shift
 
@@ -200,7 +202,9 @@ def check_nade_logits(nade_logits):
                 hint=2,
             )
         if not getattr(result, "requires_grad", False):
-            raise Wrong("le gradient n'atteint plus W : ni .detach(), ni numpy, ni no_grad.")
+            raise Wrong(
+                "le gradient n'atteint plus W : ni .detach(), ni numpy, ni no_grad.", hint=3
+            )
     _not_started_again(nade_logits)
     return "les log-cotes sont celles de la définition, sans recommencer la somme."
 
@@ -233,18 +237,19 @@ def check_made_masks(made_masks):
         M_W = as_tensor(answer[0], (H, D), "M_W, une ligne par neurone").bool()
         M_V = as_tensor(answer[1], (D, H), "M_V, une ligne par sortie").bool()
         case = f"ordre {ordering.tolist()}, numéros m = {m.tolist()}"
+        helpful = 2 if number else 1
         rank = torch.argsort(ordering)
         paths = M_V.double() @ M_W.double() > 0
         for i, j in paths.nonzero().tolist():
             if rank[j] >= rank[i]:
                 which = "de lui-même" if i == j else f"du pixel {j}, visité après"
                 text = f"{case} : la sortie du pixel {i} reçoit un chemin {which}."
-                raise Wrong(text, hint=2 if number else 1)
+                raise Wrong(text, hint=helpful)
         right_W, right_V = References.made_masks(ordering, m)
         for name, mask, right in (("M_W", M_W, right_W), ("M_V", M_V, right_V)):
             for i, j in (mask != right).nonzero().tolist():
                 verb = "coupe pour rien" if right[i, j] else "garde à tort"
-                raise Wrong(f"{case} : {name}[{i}, {j}] {verb} un poids.")
+                raise Wrong(f"{case} : {name}[{i}, {j}] {verb} un poids.", hint=helpful)
     return "strictement causal dans tous les ordres essayés, et aucun poids coupé pour rien."
 
 
@@ -268,7 +273,8 @@ def check_ensemble_log_prob(ensemble_log_prob):
     total = log_p.exp().sum().item()
     if not abs(total - 1) < 1e-4:
         raise Wrong(
-            f"sur les 64 images de 6 pixels, votre « p(x) » a pour somme {total:.4f}, pas 1."
+            f"sur les 64 images de 6 pixels, votre « p(x) » a pour somme {total:.4f}, pas 1.",
+            hint=3 if abs(total - len(logits)) < 1e-4 else 1,
         )
     expected = References.ensemble_log_prob(logits, x)
     if not torch.allclose(log_p, expected, atol=1e-4):
@@ -283,7 +289,8 @@ def check_ensemble_log_prob(ensemble_log_prob):
     if not torch.allclose(big, References.ensemble_log_prob(big_logits, big_x), rtol=1e-4):
         raise Wrong(
             f"pour 2 000 pixels, on attend log p ≈ −2 626 ; vous obtenez {big[0]:.4g}. "
-            "exp(−2 626) vaut 0 pour la machine : il faut rester en logarithmes."
+            "exp(−2 626) vaut 0 pour la machine : il faut rester en logarithmes.",
+            hint=3,
         )
     return "la somme vaut 1, et les grandes images ne font pas déborder le calcul."
 
@@ -305,21 +312,26 @@ def check_encode(encode):
 
 
 def _check_code(code, bits, probabilities):
-    case = f"bits {bits}, probabilités {probabilities}" if len(bits) <= 3 else f"{len(bits)} bits"
+    case = f"{len(bits)} bits"
+    if len(bits) <= 3:
+        case = f"bits {numbers(torch.tensor(bits))}, "
+        case += f"probabilités {numbers(torch.tensor(probabilities))}"
     if isinstance(code, (list, tuple)):
         code = "".join(str(int(digit)) for digit in code)
     if not isinstance(code, str) or set(code) - {"0", "1"}:
-        raise Wrong(f"{case} : on attend une chaîne de « 0 » et de « 1 » ; reçu : {code!r}.")
+        raise Wrong(f"{case} : on attend une chaîne de « 0 » et de « 1 » ; reçu : `{code!r}`.")
     value = Fraction(int(code, 2), 2 ** len(code)) if code else Fraction(0)
     low, width = _interval(bits, probabilities)
     if not low <= value < low + width:
         if value == low + width:
             raise Wrong(
-                f"{case} : votre code désigne {float(value)}, la fin, exclue, de l'intervalle."
+                f"{case} : votre code désigne {float(value)}, la fin, exclue, de l'intervalle.",
+                hint=3,
             )
         mirror, mirror_width = _interval([1 - b for b in bits], [1 - p for p in probabilities])
         if mirror <= value < mirror + mirror_width:
-            raise Wrong(f"{case} : c'est le 1 qui garde le début de l'intervalle, pas le 0.")
+            text = f"{case} : c'est le 1 qui garde le début de l'intervalle, pas le 0."
+            raise Wrong(text, hint=1)
         shown = f"[{float(low):.6f} ; {float(low + width):.6f})"
         raise Wrong(
             f"{case} : l'intervalle est {shown} ; votre code désigne {float(value):.6f}.",
@@ -327,7 +339,8 @@ def _check_code(code, bits, probabilities):
         )
     nll = -math.log2(width.numerator) + math.log2(width.denominator)
     if len(code) > nll + 2:
-        text = f"{case} : −log₂ p = {nll:.2f} bits, et votre code en prend {len(code)}."
+        ideal = counted(nll, "bit", ".2f")
+        text = f"{case} : −log₂ p = {ideal}, et votre code en prend {len(code)}."
         raise Wrong(text, hint=3)
 
 

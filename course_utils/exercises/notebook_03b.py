@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from ..autoregressive.masked import MaskedConv2d, channel_mask
 from ..autoregressive.pixelcnn import gate
 from . import Exercise, Wrong
-from .helpers import as_tensor, call, numbers, time_limit
+from .helpers import as_tensor, call, counted, numbers, time_limit
 
 
 class Stubs:
@@ -251,7 +251,9 @@ def check_is_causal(is_causal):
                 answer = is_causal(_network(change), images)
             answer = as_tensor(answer, getattr(answer, "shape", ()), "True ou False")
             if answer.numel() != 1:
-                raise Wrong(f"on attend True ou False ; reçu : {answer.numel()} valeurs.")
+                raise Wrong(
+                    f"on attend True ou False ; reçu : {counted(answer.numel(), 'valeur')}."
+                )
             if not torch.equal(images, x):
                 raise Wrong("votre fonction change les images reçues : travaillez sur x.clone().")
             if bool(answer) != expected:
@@ -264,7 +266,8 @@ def check_is_causal(is_causal):
 def check_pixels_read(pixels_read):
     cases = ((1, 5, 2, 2), (2, 7, 4, 3), (6, 13, 6, 6), (3, 9, 1, 7), (4, 5, 3, 2))
     for layers, size, row, column in cases:
-        case = f"{layers} couche(s), sortie ({row}, {column}) d'une image {size}×{size}"
+        depth = counted(layers, "couche")
+        case = f"{depth}, sortie ({row}, {column}) d'une image {size}×{size}"
         got = as_tensor(pixels_read(layers, size, row, column), (size, size), "une carte") != 0
         expected = References.pixels_read(layers, size, row, column)
         for r, c in (got != expected).nonzero().tolist():

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from . import Exercise, Wrong
-from .helpers import as_tensor, call, numbers
+from .helpers import as_tensor, call, counted, numbers, recognise
 
 
 class Stubs:
@@ -121,7 +121,7 @@ def check_nearest_atom(nearest_atom):
     for N, K, D in ((5, 4, 2), (1, 7, 3), (30, 12, 6)):
         z, codebook = (torch.randn(size, D, generator=draws) for size in (N, K))
         codebook *= torch.linspace(0.2, 3, K)[:, None]  # of various norms: a dot product is not it
-        cases.append((f"{N} vecteur(s), {K} atomes, {D} dimensions", z, codebook))
+        cases.append((f"{counted(N, 'vecteur')}, {K} atomes, {D} dimensions", z, codebook))
     far = torch.tensor([[100.0, 100.0], [101.0, 100.0]])
     cases.append(("deux atomes loin de l'origine", far + 0.2, far))
     twins = torch.tensor([[5.0, 0.0], [1.0, 1.0], [-1.0, 1.0], [1.0, 1.0]])
@@ -130,11 +130,26 @@ def check_nearest_atom(nearest_atom):
         z, codebook = z.double(), codebook.double()
         got = as_tensor(call(nearest_atom, z, codebook), (len(z),), "un numéro par vecteur")
         expected = torch.cdist(z, codebook, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+        slips = (
+            (
+                torch.cdist(z, codebook, p=1).argmin(1),
+                "C'est le plus proche en distance L1, la somme des écarts absolus : sommez leurs "
+                "carrés.",
+                2,
+            ),
+            (
+                (z @ codebook.T).argmax(1),
+                "C'est celui du plus grand produit scalaire : un atome long y gagne, même loin.",
+                2,
+            ),
+        )
+        reason, helpful = recognise(got, slips)
         for i in (got != expected).nonzero().flatten().tolist():
             raise Wrong(
                 f"{name} : pour le vecteur {numbers(z[i])}, l'atome le plus proche est le numéro "
-                f"{expected[i]}, {numbers(codebook[expected[i]])} ; vous répondez {got[i]:g}.",
-                hint=3 if "égalité" in name else 2,
+                f"{expected[i]}, {numbers(codebook[expected[i]])} ; vous répondez {got[i]:g}."
+                f"{reason}",
+                hint=helpful or (3 if "égalité" in name else 2),
             )
     return f"{len(cases)} dictionnaires, tous les vecteurs à leur place."
 
@@ -150,11 +165,15 @@ def check_copy_gradient(copy_gradient):
         z_q = copy_gradient(z_e, e)
         value = as_tensor(z_q, shape, "un tenseur comme z_e")
         if not torch.equal(z_e, before):
-            raise Wrong("votre fonction change le z_e reçu : le coût en aura besoin.")
+            raise Wrong("votre fonction change le z_e reçu : le coût en aura besoin.", hint=1)
         if not torch.allclose(value, e.detach(), atol=1e-6):
-            raise Wrong("la valeur doit être celle de e, l'atome. Le décodeur ne lit que lui.")
+            raise Wrong(
+                "la valeur doit être celle de e, l'atome. Le décodeur ne lit que lui.", hint=1
+            )
         if not getattr(z_q, "requires_grad", False):
-            raise Wrong("votre résultat n'a plus de gradient du tout : l'encodeur n'apprend rien.")
+            raise Wrong(
+                "votre résultat n'a plus de gradient du tout : l'encodeur n'apprend rien.", hint=1
+            )
         grad_z, grad_e = torch.autograd.grad(
             (z_q * upstream).sum(), (z_e, e), allow_unused=True, materialize_grads=True
         )
@@ -184,19 +203,32 @@ def check_vq_loss(vq_loss):
             loss = function(*inputs, beta)
             value = as_tensor(loss, (), "un scalaire, la moyenne du lot")
             if not isinstance(loss, torch.Tensor) or not loss.requires_grad:
-                raise Wrong("votre coût n'a plus de gradient : rien ne pourra apprendre.")
+                raise Wrong("votre coût n'a plus de gradient : rien ne pourra apprendre.", hint=3)
             grads = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
             results.append((value, *grads))
-        case = f"B = {B}, bêta = {beta:g}, log_px autour de {level}"
-        got, expected = results
-        if not torch.allclose(got[0], expected[0], rtol=1e-5):
-            raise Wrong(f"{case} : on attend {expected[0]:.4f} ; vous obtenez {got[0]:.4f}.",
-                        hint=1 if got[0] < 0 else 2)  # fmt: skip
-        for name, grad, right in zip(("log_px", "z_e", "e"), got[1:], expected[1:]):
+        case = f"B = {B}, β = {beta:g} et log_px autour de {level}"
+        (got, *grads), (expected, *right_grads) = results
+        if not torch.allclose(got, expected, rtol=1e-5):
+            mean, gap = log_px.detach().mean(), (z_e - e).detach().square().sum(1).mean()
+            slips = (
+                (expected + 2 * mean, "Votre coût baisse quand la vraisemblance baisse.", 1),
+                (B * expected, "Vous sommez sur le lot : prenez-en la moyenne.", 2),
+                (2 * gap - beta * mean, "β pèse sur log_px : sa place est sur l'engagement.", 2),
+            )
+            reason, helpful = recognise(got, slips)
+            raise Wrong(
+                f"{case} : on attend {expected:.4f} ; vous obtenez {got:.4f}.{reason}",
+                hint=helpful or (1 if got < 0 else 2),
+            )
+        of_z, of_e = right_grads[1:]
+        misplaced = "β pèse sur le terme des atomes : sa place est sur l'engagement, celui de z_e."
+        reason, _ = recognise(torch.stack(grads[1:]), [(-torch.stack([of_e, of_z]), misplaced, 3)])
+        for name, grad, right in zip(("log_px", "z_e", "e"), grads, right_grads):
             if not torch.allclose(grad, right, atol=1e-6):
                 raise Wrong(
                     f"{case} : valeur juste, mais pas le gradient que reçoit {name}. Attendu : "
-                    f"{numbers(right.flatten()[:3])} ; obtenu : {numbers(grad.flatten()[:3])}.",
+                    f"{numbers(right.flatten()[:3])} ; obtenu : {numbers(grad.flatten()[:3])}."
+                    f"{reason}",
                     hint=3,
                 )
     return "le coût monte quand la vraisemblance baisse : on peut le descendre."
@@ -214,17 +246,33 @@ def check_kl_to_uniform(kl_to_uniform):
         ("un code qui hésite entre deux atomes sur quatre", half, 2),
         ("cinq lois quelconques, K = 6", mixed, 2),
     )
+
+    def value(q):
+        return as_tensor(call(kl_to_uniform, q), (), "un scalaire, la somme sur les codes")
+
     for name, q, helpful in cases:
-        answer = call(kl_to_uniform, q)
-        got = as_tensor(answer, (), "un scalaire, la somme sur les codes")
-        expected = References.kl_to_uniform(q).clamp(min=0)  # no « -0.0000 »
+        got, expected = value(q), References.kl_to_uniform(q)
         if got.isnan():
             raise Wrong(f"{name} : vous obtenez NaN. Combien vaut 0 · log 0 ?", hint=2)
         if not (got - expected).abs() < 1e-4 * max(1.0, abs(expected.item())):
-            raise Wrong(f"{name} : en nats, on attend {expected:.4f} ; vous obtenez {got:.4f}.",
-                        hint=helpful)  # fmt: skip
-    total = f"{49 * math.log(8):.1f}".replace(".", ",")
-    return f"un code sûr coûte log K ; 49 codes sûrs parmi 8, {total} nats."
+            # named where any two mistakes differ: one code, or sure ones, would hide some
+            reason, known = recognise(value(mixed), _kl_slips(mixed))
+            raise Wrong(
+                f"{name} : en nats, on attend {expected:.4f} ; vous obtenez {got:.4f}.{reason}",
+                hint=known or helpful,
+            )
+    return f"un code sûr coûte log K ; 49 codes sûrs parmi 8, {49 * math.log(8):.1f} nats."
+
+
+def _kl_slips(q):
+    (N, K), right = q.shape, References.kl_to_uniform(q)
+    return (
+        (right / math.log(2), "Ce sont des bits : en nats, le logarithme est népérien.", 1),
+        (right / N, "C'est la moyenne sur les codes : prenez-en la somme.", 3),
+        (right + N * math.log(N / K), "Vous comptez log N, N codes, au lieu de log K.", 2),
+        (-right, "Le signe est à changer : une KL n'est jamais négative.", 1),
+        (2 * N * math.log(K) - right, "Σ q log q s'ajoute à log K : vous l'en retirez.", 2),
+    )
 
 
 def check_revive(revive):
@@ -236,21 +284,28 @@ def check_revive(revive):
     codebook[3] = z.mean(0)  # the only one that serves
     nearest = torch.cdist(z, codebook).argmin(1)
     uses = nearest.bincount(minlength=16)
-    before = z.clone()
+    given, before = codebook.clone(), z.clone()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        new = revive(codebook.clone(), uses.clone(), z)
+        new = revive(given, uses.clone(), z)
         new = as_tensor(new, (16, 2), "un dictionnaire").float()
         if not torch.equal(z, before):
             raise Wrong("votre fonction change les vecteurs z reçus.")
+        if not torch.equal(given, codebook):
+            raise Wrong("votre fonction change le dictionnaire reçu : remplissez-en une copie.",
+                        hint=1)  # fmt: skip
         if not torch.equal(new[uses > 0], codebook[uses > 0]):
             raise Wrong("un atome qui servait a été déplacé.", hint=1)
         moved = new[uses == 0]
         if not (torch.cdist(moved, z).amin(1) < 0.5).all():
             raise Wrong("un atome mort n'a pas été posé sur un vecteur de z.", hint=2)
-        if len(moved.unique(dim=0)) < 10:
-            raise Wrong(f"les {len(moved)} atomes morts sont posés sur {len(moved.unique(dim=0))} "
-                        "endroit(s) seulement.", hint=3)  # fmt: skip
+        places = len(moved.unique(dim=0))
+        if places < 10:
+            raise Wrong(f"les {len(moved)} atomes morts sont posés sur "
+                        f"{counted(places, 'endroit')} seulement.", hint=3)  # fmt: skip
+        if torch.cdist(moved, z[:16]).amin(1).max() == 0:
+            raise Wrong("les atomes morts sont posés sur les premiers vecteurs de z, qui se "
+                        "ressemblent : tirez-les au hasard.", hint=3)  # fmt: skip
         alone = revive(codebook.clone(), torch.arange(1, 17), z)
         if not torch.equal(as_tensor(alone, (16, 2), "un dictionnaire").float(), codebook):
             raise Wrong("quand tous les atomes servent, aucun ne doit bouger.", hint=1)
@@ -259,7 +314,7 @@ def check_revive(revive):
     if perplexity <= 16 / 4:
         raise Wrong(f"après votre passage, la perplexité n'est que de {perplexity:.1f} sur 16.",
                     hint=3)  # fmt: skip
-    return f"la perplexité passe de 1 à {perplexity:.1f} sur 16.".replace(".", ",", 1)
+    return f"la perplexité passe de 1 à {perplexity:.1f} sur 16."
 
 
 def _chains(n, K, draws):
@@ -276,17 +331,23 @@ def check_left_table(left_table):
     K, draws = 8, torch.Generator().manual_seed(0)
     train, test = _chains(300, K, draws), _chains(200, K, draws)
     P = as_tensor(left_table(train.clone(), K), (K, K), "une table (K, K)")
+    smoothing = "Ajoutez 0,5 à tous les comptes, avant de diviser."
     if P.isnan().any() or (P < 0).any():
-        raise Wrong("votre table a des valeurs NaN ou négatives : une ligne jamais vue ?", hint=3)
+        raise Wrong("votre table a des valeurs NaN ou négatives : une ligne jamais vue ? "
+                    f"{smoothing}", hint=3)  # fmt: skip
     sums = P.sum(1)
     if not torch.allclose(sums, torch.ones_like(sums), atol=1e-5):
         worst = (sums - 1).abs().argmax().item()
-        transposed = torch.allclose(P.sum(0), torch.ones_like(sums), atol=1e-5)
-        helpful = 2 if transposed else 3 if sums[worst] == 0 else 1
-        raise Wrong(f"la ligne {worst} a pour somme {sums[worst]:.4f}, pas 1.", hint=helpful)
+        columns = "Vos colonnes, oui : ce sont les lignes, une par voisin de gauche, qu'il faut."
+        reason, helpful = recognise(P.sum(0), [(torch.ones_like(sums), columns, 2)], atol=1e-5)
+        if sums[worst] == 0 and not reason:
+            reason, helpful = f" {smoothing}", 3
+        text = f"la ligne {worst} a pour somme {sums[worst]:.4f}, pas 1.{reason}"
+        raise Wrong(text, hint=helpful or 1)
     if (P == 0).any():
         a, b = (P == 0).nonzero()[0].tolist()
-        raise Wrong(f"P[{a}, {b}] = 0 : le jour où {b} suit {a}, le coût est infini.", hint=3)
+        raise Wrong(f"P[{a}, {b}] = 0 : le jour où {b} suit {a}, le coût est infini. {smoothing}",
+                    hint=3)  # fmt: skip
 
     def bits(table):
         return -table[test[:, :, :-1], test[:, :, 1:]].log2().mean().item()
@@ -294,13 +355,24 @@ def check_left_table(left_table):
     counts = train.flatten().bincount(minlength=K) + 0.5
     unigram = bits((counts / counts.sum()).double().expand(K, K))
     got, right = bits(P), bits(References.left_table(train, K).double())
+    cost = counted(got, "bit", ".2f")
+    slips = (
+        (References.left_table(train.flip(2), K), "La gauche et la droite sont échangées.", 2),
+        (
+            References.left_table(train.flatten(1)[:, None], K),
+            "Vos paires vont d'une ligne à la suivante : le premier code d'une ligne n'a pas de "
+            "voisin de gauche.",
+            1,
+        ),
+    )
+    reason, helpful = recognise(P, slips, atol=0.05)  # however smoothed
     if got >= unigram:
-        raise Wrong(f"sur d'autres cartes, votre table coûte {got:.2f} bits par code ; les simples "
-                    f"fréquences, {unigram:.2f}.", hint=2)  # fmt: skip
+        raise Wrong(f"sur d'autres cartes, votre table coûte {cost} par code ; les simples "
+                    f"fréquences, {unigram:.2f}.{reason}", hint=helpful or 2)  # fmt: skip
     if got > right + 0.05:  # smoothed otherwise: 0.01 more; pairs across rows: 0.1
-        raise Wrong(f"sur d'autres cartes, votre table coûte {got:.2f} bit(s) par code ; on peut "
-                    f"descendre à {right:.2f}.", hint=1)  # fmt: skip
-    return f"{got:.2f} bit par code au lieu de {unigram:.2f}.".replace(".", ",", 2)
+        raise Wrong(f"sur d'autres cartes, votre table coûte {cost} par code ; on peut descendre "
+                    f"à {right:.2f}.{reason}", hint=helpful or 1)  # fmt: skip
+    return f"{cost} par code au lieu de {unigram:.2f}."
 
 
 Exercise(

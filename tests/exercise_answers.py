@@ -1,0 +1,45 @@
+"""What the tests of the self-checks share: an answer is accepted, refused, or still a stub."""
+
+import contextlib
+import io
+
+from course_utils.exercises import exercises, verify
+
+TO_REPAIR = ("01.sum_mean", "01.aggregate", "02.elbo", "03a.masks", "03a.ensemble")
+TO_REPAIR += ("03b.mixture", "03b.stacks", "04.loss")
+
+
+def verdict(key, answer):
+    """The function that `verify` returns, and what it prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        returned = verify(key, answer)
+    return returned, printed.getvalue()
+
+
+def accepted(key, answer):
+    """The answer is right: it is returned, after one line."""
+    returned, printed = verdict(key, answer)
+    assert returned is answer
+    assert printed.startswith(f"✔ {key} : ") and len(printed.splitlines()) == 1
+
+
+def refused(key, answer, message, number=None):
+    """The answer is wrong: the reference is returned, after `message` and one of the hints.
+
+    number: of the hint; `None` where another one would help as well.
+    """
+    exercise = exercises()[key]
+    returned, printed = verdict(key, answer)
+    assert returned is exercise.reference
+    mistake, _, clue = printed.partition("\n  Indice : ")
+    assert mistake.startswith(f"✘ {key} : ") and message in mistake
+    assert clue.strip() in exercise.hints
+    assert number in (None, exercise.hints.index(clue.strip()) + 1)
+
+
+def untouched(key):
+    """The stub is recognised, by its code: some return something."""
+    exercise, verb = exercises()[key], "réparer" if key in TO_REPAIR else "compléter"
+    returned, printed = verdict(key, exercise.stub)
+    assert returned is exercise.reference
+    assert printed == f'… {key} : à {verb} (une piste : hint("{key}")).\n'
