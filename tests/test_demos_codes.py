@@ -217,6 +217,15 @@ def test_the_palette_goes_from_light_to_dark_and_from_left_to_right(book):
         assert (balance[row].diff() >= 0).all()
 
 
+def test_tiles_of_other_images_leave_the_codes_as_they_are(model, images, book):
+    few = Codebook(model, images[:3], tiles=images)
+    assert few.order == book.order and torch.equal(few.patches, book.patches)
+    assert torch.equal(few.maps, book.maps[:3])
+    assert few.order != Codebook(model, images[:3]).order
+    editor = code_editor(model, images[:3], tiles=images)
+    assert editor.picture.value != code_editor(model, images[:3]).picture.value
+
+
 def test_the_numbers_of_the_codes_are_written_on_the_map(model, images, maps, words):
     editor = code_editor(model, images)
     assert set(map(str, maps[0].tolist())) <= set(words)

@@ -67,13 +67,13 @@ def test_near_by_the_frame_is_filled_whatever_the_size_of_the_vectors(demo):
 
 def test_at_the_same_scale_the_largest_dwarfs_the_others(demo):
     widths = {}
-    for scale in ("de la fin", "la même pour tous"):
+    for scale in ("de la fin", "commune"):
         demo.set(scale=scale)
         page = page_of(demo)[30:350]  # the panels
         halves = np.split(page, 2, axis=1)
         widths[scale] = [np.ptp(places(half, COLORS["code"])[1]) for half in halves]
-    assert widths["de la fin"][0] == widths["la même pour tous"][0] > 60
-    assert widths["la même pour tous"][1] < 20 < widths["de la fin"][1]
+    assert widths["de la fin"][0] == widths["commune"][0] > 60
+    assert widths["commune"][1] < 20 < widths["de la fin"][1]
 
 
 def test_a_story_that_does_not_grow_is_the_same_at_each_moment(demo):

@@ -30,11 +30,12 @@ def nearest_with_loops(z, codebook):
     for vector in z.tolist():
         distances = [math.dist(vector, atom) for atom in codebook.tolist()]
         codes.append(distances.index(min(distances)))
-    return codes
+    return torch.tensor(codes)
 
 
 def nearest_with_numpy(z, codebook):
-    return np.linalg.norm(z.numpy()[:, None] - codebook.numpy(), axis=-1).argmin(axis=1)
+    distances = np.linalg.norm(z.numpy()[:, None] - codebook.numpy(), axis=-1)
+    return torch.from_numpy(distances.argmin(axis=1))
 
 
 def nearest_by_cdist(z, codebook):
@@ -48,10 +49,10 @@ def nearest_by_a_product(z, codebook):
 
 
 def nearest_in_float32(z, codebook):
-    """All three terms, cancelled in single precision; the numbers as floats."""
+    """All three terms, cancelled in single precision."""
     z, codebook = z.float(), codebook.float()
     distances = z.pow(2).sum(1, keepdim=True) - 2 * z @ codebook.T + (codebook**2).sum(1)
-    return distances.argmin(1).float()
+    return distances.argmin(1)
 
 
 def nearest_of_the_library(z, codebook):
@@ -171,16 +172,16 @@ def revive_with_numpy(codebook, uses, z):
     dead = np.flatnonzero(uses.numpy() == 0)
     result = codebook.numpy().copy()
     result[dead] = z.numpy()[np.random.default_rng(0).choice(len(z), len(dead), replace=False)]
-    return result
+    return torch.from_numpy(result)
 
 
 def revive_with_where(codebook, uses, z):
     return torch.where(uses[:, None] > 0, codebook, z[torch.randperm(len(z))[: len(codebook)]])
 
 
-def revive_as_a_list(codebook, uses, z):
-    drawn = random.Random(0).sample(z.tolist(), len(codebook))
-    return [new if use == 0 else old for old, use, new in zip(codebook.tolist(), uses, drawn)]
+def revive_with_a_list(codebook, uses, z):
+    drawn = random.Random(0).sample(list(z), len(codebook))
+    return torch.stack([new if n == 0 else old for old, n, new in zip(codebook, uses, drawn)])
 
 
 def revive_with_a_little_noise(codebook, uses, z):
@@ -220,13 +221,13 @@ def table_with_loops(codes, K):
         for row in image:
             for left, code in zip(row, row[1:]):
                 counts[left][code] += 1
-    return [[count / sum(row) for count in row] for row in counts]
+    return torch.tensor([[count / sum(row) for count in row] for row in counts])
 
 
 def table_with_numpy(codes, K):
     codes, counts = codes.numpy(), np.full((K, K), 1e-3)
     np.add.at(counts, (codes[..., :-1], codes[..., 1:]), 1)
-    return counts / counts.sum(axis=1, keepdims=True)
+    return torch.from_numpy(counts / counts.sum(axis=1, keepdims=True))
 
 
 def table_of_one_hot(codes, K):
@@ -252,7 +253,7 @@ RIGHT = {
     "04.loss": (loss_in_three_means, loss_with_a_loop, loss_minus_a_bound, loss_of_the_library),
     "04.kl": (kl_with_loops, kl_with_numpy, kl_by_kl_div, kl_by_distributions,
               kl_with_a_little_more, kl_in_float32),
-    "04.revive": (revive_with_a_loop, revive_with_numpy, revive_with_where, revive_as_a_list,
+    "04.revive": (revive_with_a_loop, revive_with_numpy, revive_with_where, revive_with_a_list,
                   revive_with_a_little_noise, revive_of_the_library),
     "04.prior": (table_with_loops, table_with_numpy, table_of_one_hot, table_with_scatter,
                  *(table_of(more) for more in (1e-6, 0.1, 2))),
@@ -296,6 +297,11 @@ def losing(sign=-1, codebook=lambda z, e: z.detach() - e, commitment=lambda z, e
 def loss_with_beta_on_the_atoms(log_px, z_e, e, beta):
     codebook, commitment = (z_e.detach() - e).square(), (z_e - e.detach()).square()
     return (-log_px + (beta * codebook + commitment).sum(1)).mean()
+
+
+def loss_with_beta_on_both(log_px, z_e, e, beta):
+    codebook, commitment = (z_e.detach() - e).square(), (z_e - e.detach()).square()
+    return (-log_px + beta * (codebook + commitment).sum(1)).mean()
 
 
 def loss_with_beta_on_the_likelihood(log_px, z_e, e, beta):
@@ -346,6 +352,13 @@ def revive_that_sorts_the_atoms(codebook, uses, z):
     return torch.cat([codebook[uses > 0], drawn])
 
 
+def table_of_pairs_seen(codes, K):
+    """With repeated indices, `+=` adds only once."""
+    counts = torch.full((K, K), 0.5)
+    counts[codes[:, :, :-1], codes[:, :, 1:]] += 1
+    return counts / counts.sum(1, keepdim=True)
+
+
 def table_of_frequencies(codes, K):
     counts = codes.flatten().bincount(minlength=K) + 0.5
     return (counts / counts.sum()).expand(K, K)
@@ -371,11 +384,15 @@ WRONG = [
     ("04.nearest", lambda z, c: torch.cdist(z, c, p=1).argmin(1), "30 vecteurs, 12 atomes, 6 d", 2),
     (
         "04.nearest",
-        lambda z, c: (z[:, None] - c).abs().sum(2).argmin(1).tolist(),
+        lambda z, c: (z[:, None] - c).abs().sum(2).argmin(1),
         "vous répondez 0. C'est le plus proche en distance L1, la somme des écarts absolus",
         2,
     ),
     ("04.nearest", lambda z, c: (c.square().sum(1) - z @ c.T).argmin(1), "[0,9], l'atome", 2),
+    # right numbers, of no use as indices
+    ("04.nearest", lambda z, c: NEAREST(z, c).tolist(), "pas un objet de type list : la s", None),
+    ("04.nearest", lambda z, c: NEAREST(z, c).numpy(), "pas un objet de type ndarray :", None),
+    ("04.nearest", lambda z, c: NEAREST(z, c).float(), "des entiers, pas des torch.float32", None),
     # the largest number; from one; a distance, the atom; the wrong dimension, none
     (
         "04.nearest",
@@ -390,8 +407,8 @@ WRONG = [
     ("04.nearest", lambda z, c: torch.cdist(z, c), "de forme (4,) ; reçu : (4, 3).", 1),
     ("04.nearest", lambda z, c: (z - c).square().sum(1).argmin(), "s'arrête sur RuntimeError", 1),
     # the other four ways of the notebook, and more
-    ("04.straight_through", lambda z, e: e, "z_e ne reçoit aucun gradient.", 2),
-    ("04.straight_through", lambda z, e: z + (e - z), "z_e ne reçoit aucun gradient.", 2),
+    ("04.straight_through", lambda z, e: e, "z_e reçoit un gradient nul, ou aucun.", 2),
+    ("04.straight_through", lambda z, e: z + (e - z), "z_e reçoit un gradient nul, ou aucun.", 2),
     ("04.straight_through", lambda z, e: e + (z - e).detach(), "doit être celle de e, l'atome", 1),
     ("04.straight_through", lambda z, e: e + (z - z.detach()), "l'atome e reçoit aussi un g", 3),
     ("04.straight_through", lambda z, e: z, "la valeur doit être celle de e, l'atome.", 1),
@@ -427,6 +444,7 @@ WRONG = [
         3,
     ),
     ("04.loss", loss_with_beta_on_the_atoms, "]. β pèse sur le terme des atomes : sa place", 3),
+    ("04.loss", loss_with_beta_on_both, "β ne pèse que sur l'engagement.", 2),
     ("04.loss", loss_with_beta_on_the_likelihood, ". β pèse sur log_px : sa place est sur l'", 2),
     ("04.loss", losing(codebook=lambda z, e: (z - e).detach()), "gradient que reçoit e. Atte", 3),
     ("04.loss", losing(commitment=lambda z, e: (z - e).detach()), "gradient que reçoit z_e. A", 3),
@@ -498,11 +516,11 @@ WRONG = [
     (
         "04.revive",
         reviving(drawn=lambda z, n: z[torch.randint(len(z), ())]),
-        "les 15 atomes morts sont posés sur 1 endroit seulement.",
+        "les 15 atomes morts sont posés tous au même endroit.",
         3,
     ),
     ("04.revive", reviving(drawn=lambda z, n: z.mean(0)), "sur un vecteur de z.", 2),
-    ("04.revive", reviving(drawn=lambda z, n: z[[0, 9] * n][:n]), "sur 2 endroits seulement.", 3),
+    ("04.revive", reviving(drawn=lambda z, n: z[[0, 9] * n][:n]), "en 2 endroits seulement.", 3),
     ("04.revive", reviving(drawn=lambda z, n: z[:n]), "les premiers vecteurs de z, qui se res", 3),
     ("04.revive", revive_with_the_first_vectors, "ressemblent : tirez-les au hasard.", 3),
     ("04.revive", reviving(drawn=lambda z, n: z[400 - n :]), "passage, la perplexité n'est que", 3),
@@ -544,6 +562,8 @@ WRONG = [
         3,
     ),
     ("04.prior", table_of(50), "on peut descendre à 1,", None),
+    ("04.prior", table_of_pairs_seen, "Chaque paire n'est comptée qu'une fois : avec des", 2),
+    ("04.prior", lambda *args: LEFT(*args).numpy(), "pas un objet de type ndarray", None),
     ("04.prior", lambda *args: LEFT(*args) + 0.01, "a pour somme 1,0800, pas 1.", 1),
     # no neighbour: frequencies, a constant; exchanged, above, two columns before
     ("04.prior", table_of_frequencies, "bits par code ; les simples fréquences, 2,", 2),

@@ -31,7 +31,8 @@ class Codebook:
 
     Args:
         model: the `VQVAE`; a copy of it is kept, as it is now.
-        images: integer images `(N, C, H, W)`; the tiles are means over the first 500.
+        images: integer images `(N, C, H, W)`.
+        tiles: images from which the tiles are made, the first 500; the same by default.
 
     Attributes:
         maps: codes of the images, `(N, h, w)`, int64.
@@ -42,7 +43,7 @@ class Codebook:
     """
 
     @torch.no_grad()
-    def __init__(self, model, images):
+    def __init__(self, model, images, tiles=None):
         if not isinstance(model, VQVAE):
             raise ValueError(f"the demo needs a VQVAE, got {type(model).__name__}")
         if model.shape[0] not in (1, 3):
@@ -54,11 +55,12 @@ class Codebook:
         self.device = self.model.quantizer.codebook.device
         self.images, self.num_codes = images.cpu(), model.num_codes
         _, self.height, self.width = model.code_shape
-        codes = [self.model.encode(part.to(self.device)) for part in images.split(500)]
-        self.maps = torch.cat(codes)[:, 0].cpu().long()
+        self.maps = self._maps(images)
         self.uses = self.maps.flatten().bincount(minlength=self.num_codes)
         self.background = self.uses.argmax().item()
-        self.patches = self._mean_patches(self.model.decode_codes(codes[0]).cpu())
+        maps = self._maps((images if tiles is None else tiles)[:500])
+        decoded = self.model.decode_codes(maps[:, None].to(self.device, torch.uint8))
+        self.patches = self._mean_patches(decoded.cpu(), maps)
         self.columns = math.ceil(math.sqrt(self.num_codes))
         self.order = self._ordered()
         self.tile_side = PALETTE // self.columns
@@ -66,6 +68,11 @@ class Codebook:
         self.decode = functools.lru_cache(maxsize=64)(self._decode)
         self.tile = functools.cache(self._tile)
         self.palette = functools.cache(self._palette)
+
+    def _maps(self, images):
+        """The codes of images: `(N, h, w)`, int64."""
+        codes = [self.model.encode(part.to(self.device)) for part in images.split(500)]
+        return torch.cat(codes)[:, 0].cpu().long()
 
     def codes(self, image):
         """The codes of an image, from its number: a tuple, row by row."""
@@ -81,13 +88,13 @@ class Codebook:
         codes = torch.tensor(codes, dtype=torch.uint8, device=self.device)
         return self.model.decode_codes(codes.view(1, *self.model.code_shape))[0].cpu()
 
-    def _mean_patches(self, decoded):
-        """Mean of the patches of images `(n, C, H, W)` where each atom serves: `(K, C, s, s)`."""
+    def _mean_patches(self, decoded, maps):
+        """Mean of the patches of decoded maps of codes where each atom serves: `(K, C, s, s)`."""
         step = decoded.shape[-1] // self.width
         side = step + 2 * AROUND
         padded = F.pad(decoded, (AROUND,) * 4, mode="replicate")
         patches = F.unfold(padded, side, stride=step).mT.flatten(0, 1)  # (n · h · w, C · s · s)
-        codes = self.maps[: len(decoded)].flatten()
+        codes = maps.flatten()
         sums = patches.new_zeros(self.num_codes, patches.shape[1]).index_add_(0, codes, patches)
         uses = codes.bincount(minlength=self.num_codes).clamp(min=1)
         return (sums / uses[:, None]).view(self.num_codes, -1, side, side)

@@ -43,7 +43,7 @@ SMALL = 84  # pixels: side of the three small images
 VISIBLE = 0.1  # a pixel whose intensity moves by more has changed
 
 
-def code_editor(model, images, titles=None):
+def code_editor(model, images, titles=None, *, tiles=None):
     """Change the codes of an image, one by one, and see what the decoder draws.
 
     On the left the map of codes: a click chooses a cell, a drag copies its code onto others; a
@@ -54,11 +54,12 @@ def code_editor(model, images, titles=None):
         model: a `VQVAE`.
         images: integer images `(N, C, H, W)` to choose from.
         titles: their N names.
+        tiles: images from which the tiles of the atoms are made; the same by default.
 
     Returns:
         LivePicture: a widget; the last line of a cell shows it.
     """
-    book = Codebook(model, images)
+    book = Codebook(model, images, tiles)
     if titles is None:
         titles = [f"image {number + 1}" for number in range(len(images))]
     if len(titles) != len(images):

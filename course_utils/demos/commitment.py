@@ -9,7 +9,7 @@ from .live import LivePicture, decimal, font
 SIDE = 320  # pixels: side of a panel
 TOP = 30  # height of the titles
 BOTTOM = 58  # height of the two lines under them: widths, legend
-FINAL, NEAR, SAME = "de la fin", "au plus près", "la même pour tous"
+FINAL, NEAR, SAME = "de la fin", "au plus près", "commune"
 LEGEND = (("sortie de l'encodeur", "z"), ("atome", "code"))
 
 

@@ -57,6 +57,20 @@ def as_tensor(value, shape, what, advice=""):
     return value
 
 
+def must_be_a_tensor(value, *, of_integers=False):
+    """For an answer that the next cells use as a tensor: a list or an array would stop them."""
+    if not isinstance(value, torch.Tensor):
+        raise Wrong(
+            f"on attend un tenseur, pas un objet de type {type(value).__name__} : la suite du "
+            "notebook s'en sert. `torch.as_tensor` convertit."
+        )
+    if of_integers and value.is_floating_point():
+        raise Wrong(
+            f"on attend des entiers, pas des {value.dtype} : ces numéros serviront d'indices. "
+            "`.long()` convertit."
+        )
+
+
 def tolerance(answer):
     """1e-6, or what float32 allows."""
     return 1e-5 if getattr(answer, "dtype", None) == torch.float32 else 1e-6

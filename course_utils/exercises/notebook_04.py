@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from . import Exercise, Wrong
-from .helpers import as_tensor, call, counted, numbers, recognise
+from .helpers import as_tensor, call, counted, must_be_a_tensor, numbers, recognise
 
 
 class Stubs:
@@ -128,7 +128,8 @@ def check_nearest_atom(nearest_atom):
     cases.append(("deux atomes à égalité", torch.tensor([[0.0, 1.0], [1.1, 1.0]]), twins))
     for name, z, codebook in cases:
         z, codebook = z.double(), codebook.double()
-        got = as_tensor(call(nearest_atom, z, codebook), (len(z),), "un numéro par vecteur")
+        answer = call(nearest_atom, z, codebook)
+        got = as_tensor(answer, (len(z),), "un numéro par vecteur")
         expected = torch.cdist(z, codebook, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
         slips = (
             (
@@ -151,6 +152,7 @@ def check_nearest_atom(nearest_atom):
                 f"{reason}",
                 hint=helpful or (3 if "égalité" in name else 2),
             )
+        must_be_a_tensor(answer, of_integers=True)
     return f"{len(cases)} dictionnaires, tous les vecteurs à leur place."
 
 
@@ -180,7 +182,7 @@ def check_copy_gradient(copy_gradient):
         if not torch.allclose(grad_z, upstream, atol=1e-9):
             nothing = not grad_z.any()
             raise Wrong(
-                "z_e ne reçoit aucun gradient." if nothing else
+                "z_e reçoit un gradient nul, ou aucun." if nothing else
                 f"z_e reçoit {numbers(grad_z.flatten()[:3])}… ; le décodeur envoyait "
                 f"{numbers(upstream.flatten()[:3])}…",
                 hint=2,
@@ -213,6 +215,7 @@ def check_vq_loss(vq_loss):
             slips = (
                 (expected + 2 * mean, "Votre coût baisse quand la vraisemblance baisse.", 1),
                 (B * expected, "Vous sommez sur le lot : prenez-en la moyenne.", 2),
+                (expected + (beta - 1) * gap, "β ne pèse que sur l'engagement.", 2),
                 (2 * gap - beta * mean, "β pèse sur log_px : sa place est sur l'engagement.", 2),
             )
             reason, helpful = recognise(got, slips)
@@ -287,8 +290,9 @@ def check_revive(revive):
     given, before = codebook.clone(), z.clone()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        new = revive(given, uses.clone(), z)
-        new = as_tensor(new, (16, 2), "un dictionnaire").float()
+        answer = revive(given, uses.clone(), z)
+        new = as_tensor(answer, (16, 2), "un dictionnaire").float()
+        must_be_a_tensor(answer)
         if not torch.equal(z, before):
             raise Wrong("votre fonction change les vecteurs z reçus.")
         if not torch.equal(given, codebook):
@@ -301,8 +305,8 @@ def check_revive(revive):
             raise Wrong("un atome mort n'a pas été posé sur un vecteur de z.", hint=2)
         places = len(moved.unique(dim=0))
         if places < 10:
-            raise Wrong(f"les {len(moved)} atomes morts sont posés sur "
-                        f"{counted(places, 'endroit')} seulement.", hint=3)  # fmt: skip
+            where = f"en {places} endroits seulement" if places > 1 else "tous au même endroit"
+            raise Wrong(f"les {len(moved)} atomes morts sont posés {where}.", hint=3)
         if torch.cdist(moved, z[:16]).amin(1).max() == 0:
             raise Wrong("les atomes morts sont posés sur les premiers vecteurs de z, qui se "
                         "ressemblent : tirez-les au hasard.", hint=3)  # fmt: skip
@@ -330,7 +334,9 @@ def _chains(n, K, draws):
 def check_left_table(left_table):
     K, draws = 8, torch.Generator().manual_seed(0)
     train, test = _chains(300, K, draws), _chains(200, K, draws)
-    P = as_tensor(left_table(train.clone(), K), (K, K), "une table (K, K)")
+    answer = left_table(train.clone(), K)
+    P = as_tensor(answer, (K, K), "une table (K, K)")
+    must_be_a_tensor(answer)
     smoothing = "Ajoutez 0,5 à tous les comptes, avant de diviser."
     if P.isnan().any() or (P < 0).any():
         raise Wrong("votre table a des valeurs NaN ou négatives : une ligne jamais vue ? "
@@ -356,7 +362,15 @@ def check_left_table(left_table):
     unigram = bits((counts / counts.sum()).double().expand(K, K))
     got, right = bits(P), bits(References.left_table(train, K).double())
     cost = counted(got, "bit", ".2f")
+    once = torch.full((K, K), 0.5)
+    once[train[:, :, :-1], train[:, :, 1:]] += 1  # what many write: a pair counts only once
     slips = (
+        (
+            once / once.sum(1, keepdim=True),
+            "Chaque paire n'est comptée qu'une fois : avec des "
+            "indices répétés, `t[a, b] += 1` n'ajoute que 1.",
+            2,
+        ),
         (References.left_table(train.flip(2), K), "La gauche et la droite sont échangées.", 2),
         (
             References.left_table(train.flatten(1)[:, None], K),
@@ -441,7 +455,7 @@ Exercise(
         "Comptez les paires (gauche, code) : codes[:, :, :-1] et codes[:, :, 1:]. Puis divisez "
         "chaque ligne par sa somme.",
         "La ligne est le voisin de gauche, la colonne est le code : left * K + code numérote les "
-        "paires, torch.bincount les compte.",
+        "paires, torch.bincount(…, minlength=K * K) les compte.",
         "Ajoutez une petite quantité, 0,5 par exemple, à tous les comptes avant de diviser.",
     ),
 )
