@@ -55,7 +55,8 @@ plt.rcParams.update(
 )
 
 PROJECTION = os.environ.get("COURSE_PROJECTION", "") not in ("", "0")
-TABLES = """
+STYLE = """
+:root {--jp-cell-prompt-width: 80px}
 .jp-RenderedHTMLCommon table {font-size: 0.8em}
 .jp-RenderedHTMLCommon :is(td, th) {padding: 0.2em 0.5em}
 """
@@ -63,15 +64,16 @@ SCREEN = (1110, 560)  # pixels left to a picture by JupyterLab on a projector of
 
 
 def fit_to_screen(figure):
-    """Draw a figure 30 % larger, or only as far as the whole of it stays on the screen."""
+    """Draw a figure 30 % larger, or as wide as the screen; a high one is lowered, not its text."""
     width, height = figure.get_size_inches()
-    figure.set_dpi(min(130, SCREEN[0] / width, SCREEN[1] / height))
+    figure.set_dpi(min(130, SCREEN[0] / width))
+    figure.set_size_inches(width, min(height, SCREEN[1] / figure.dpi))
 
 
 if PROJECTION:
     plt.rcParams["figure.hooks"] = [f"{__name__}:fit_to_screen"]
-    if get_ipython() is not None:  # the tables of JupyterLab do not grow with its text
-        display(HTML(f"<style>{TABLES}</style>"))
+    if get_ipython() is not None:  # JupyterLab's tables and prompts do not grow with its text
+        display(HTML(f"<style>{STYLE}</style>"))
 
 
 # ---------------------------------------------------------------------------------------------

@@ -29,14 +29,17 @@ def render():
 # ---- on a projector ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size, dpi", [
-    ((8, 3), 130),  # larger
-    ((12, 4), 92.5),  # as wide as the screen
-    ((5, 10), 56),  # as high as the screen
+@pytest.mark.parametrize("size, dpi, height", [
+    ((8, 3), 130, 3),  # larger
+    ((12, 4), 92.5, 4),  # as wide as the screen
+    ((5, 10), 130, 560 / 130),  # as high as the screen
+    ((12, 10), 92.5, 560 / 92.5),
 ])  # fmt: skip
-def test_on_a_projector_figures_are_as_large_as_the_screen_shows(size, dpi):
+def test_on_a_projector_figures_are_as_large_as_the_screen_shows(size, dpi, height):
     with plt.rc_context({"figure.hooks": ["course_utils.figures:fit_to_screen"]}):
-        assert plt.figure(figsize=size).dpi == pytest.approx(dpi)
+        figure = plt.figure(figsize=size)
+    assert figure.dpi == pytest.approx(dpi)
+    assert figure.get_size_inches() == pytest.approx((size[0], height))
     assert plt.figure(figsize=size).dpi == 100
 
 

@@ -47,6 +47,17 @@ def test_no_error_and_nothing_on_stderr(path):
 
 
 @each_notebook
+def test_each_heading_begins_a_paragraph(path):
+    for cell in READ[path].cells:
+        if cell.cell_type == "markdown":
+            lines = ["", *cell.source.splitlines()]
+            for before, line in zip(lines, lines[1:]):
+                heading = re.match("#+ ", line)
+                assert not (heading and before), line
+                assert heading or not re.search("##+ ", line), line
+
+
+@each_notebook
 def test_files_are_small_and_without_private_state(path):
     assert path.stat().st_size < 2_000_000
     assert "widgets" not in READ[path].metadata

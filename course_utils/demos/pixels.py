@@ -282,7 +282,7 @@ def _law(pen, x, laws, values, highlight):
         zip(laws.tolist(), values.tolist(), channels)
     ):
         floor, full = round(TOP + room * (number + 1)) - 22, round(room) - 42
-        axis(pen, (x + 32, floor), (LAW - 68, full))
+        axis(pen, (x + 32, floor), (LAW - 36, full))
         if name is not None:
             pen.text((x, floor - full / 2), name, fill=strong, font=font(18), anchor="lm")
         bars(pen, (x + 36, floor), (LAW - 44, full), law, value, (pale, highlight))
