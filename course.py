@@ -87,7 +87,7 @@ QUIET = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpda
 PROJECTION = {
     "apputils-extension/themes": {
         "theme": "JupyterLab Light",
-        "overrides": {"code-font-size": "18px", "content-font-size1": "20px"},
+        "overrides": {"code-font-size": "17px", "content-font-size1": "20px"},
     },
     "statusbar-extension/plugin": {"visible": False},
     "notebook-extension/tracker": {"codeCellConfig": {"lineWrap": True}},  # no line is cut off

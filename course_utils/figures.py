@@ -56,7 +56,6 @@ plt.rcParams.update(
 
 PROJECTION = os.environ.get("COURSE_PROJECTION", "") not in ("", "0")
 STYLE = """
-:root {--jp-cell-prompt-width: 80px}
 .jp-RenderedHTMLCommon table {font-size: 0.8em}
 .jp-RenderedHTMLCommon :is(td, th) {padding: 0.2em 0.5em}
 """
@@ -72,7 +71,7 @@ def fit_to_screen(figure):
 
 if PROJECTION:
     plt.rcParams["figure.hooks"] = [f"{__name__}:fit_to_screen"]
-    if get_ipython() is not None:  # JupyterLab's tables and prompts do not grow with its text
+    if get_ipython() is not None:  # the tables of JupyterLab do not grow with its text
         display(HTML(f"<style>{STYLE}</style>"))
 
 
