@@ -130,7 +130,6 @@ def show_images(
     `row_labels` are written to the left of the rows, from the top; `column_labels` above the
     columns, from the left. `framed`: a thin frame tells where each image ends.
     """
-    columns = columns or math.ceil(math.sqrt(len(images)))
     page = image_grid(images, columns=columns, levels=levels)
     if ax is None:
         width = 8.5
@@ -141,7 +140,7 @@ def show_images(
     ax.axis("off")
     height, width = images.shape[-2] + GAP, images.shape[-1] + GAP
     for number in range(len(images) if framed else 0):
-        row, column = divmod(number, columns)
+        row, column = divmod(number, page.shape[1] // width)
         frame = (column * width - 0.5, row * height - 0.5), width - GAP, height - GAP
         ax.add_patch(plt.Rectangle(*frame, fill=False, edgecolor="#BBBBBB", linewidth=0.8))
     for row, label in enumerate(row_labels):

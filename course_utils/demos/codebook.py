@@ -58,7 +58,7 @@ class Codebook:
         self.maps = self._maps(images)
         self.uses = self.maps.flatten().bincount(minlength=self.num_codes)
         self.background = self.uses.argmax().item()
-        maps = self._maps((images if tiles is None else tiles)[:500])
+        maps = self.maps[:500] if tiles is None else self._maps(tiles[:500])
         decoded = self.model.decode_codes(maps[:, None].to(self.device, torch.uint8))
         self.patches = self._mean_patches(decoded.cpu(), maps)
         self.columns = math.ceil(math.sqrt(self.num_codes))
