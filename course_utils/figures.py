@@ -277,10 +277,10 @@ def dependency_maps(maps, labels=None):
 
     Booleans, or sizes such as the absolute values of a Jacobian. `labels` names the D inputs.
     """
-    figure, axes = plt.subplots(1, len(maps), figsize=(9, 9 / len(maps) + 0.3), squeeze=False)
-    figure.get_layout_engine().set(wspace=0.08)
+    axes = _square_axes(len(maps))
+    axes[0].figure.get_layout_engine().set(wspace=0.08)
     tint = LinearSegmentedColormap.from_list("tint", ["white", COLORS["x"]])
-    for ax, (title, values) in zip(axes[0], maps.items()):
+    for ax, (title, values) in zip(axes, maps.items()):
         values = torch.as_tensor(values).detach().cpu().float().numpy()
         ax.imshow(values, cmap=tint, vmin=0, vmax=values.max() or 1.0)
         ax.set_title(title, color=COLORS["x"])
@@ -324,7 +324,7 @@ def kernel_masks(masks):
 
 def _square_axes(count):
     """Axes side by side, for `count` square pictures."""
-    side = min(4.2, 9 / count)
+    side = min(3.4, 9 / count)
     return plt.subplots(1, count, figsize=(side * count, side + 0.5), squeeze=False)[1][0]
 
 

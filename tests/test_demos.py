@@ -156,6 +156,7 @@ def controls(*, count, vertical=False):
     ((500, 500), "x", [controls(count=2)], 1.3, (590 - 1.3 * 62) / 500),  # as high as what is left
     ((900, 420), "x" * 120, [controls(count=4)] * 2, 1.0, (590 - 94) / 420),  # lines that wrap
     ((500, 520), "x", [controls(count=9, vertical=True)], 1.0, (590 - 144) / 520),  # made smaller
+    ((500, 400), "x", [[widgets.VBox(controls(count=4))]], 1.15, (590 - 1.15 * 158) / 400),  # stacked
 ])  # fmt: skip
 def test_a_demo_fills_the_screen_of_a_projector(size, caption, lines, zoom, scale):
     assert live.on_a_projector(size, caption, lines) == (zoom, pytest.approx(scale))
@@ -358,6 +359,19 @@ def test_rows_say_which_controls_stand_on_each_line(rows):
     expected[-1] += [plain.demo.buttons["A"], plain.demo.reset_button]
     assert [list(line.children) for line in lines] == expected
     assert rows == given, "the caller's lists are left alone"
+
+
+def test_a_list_in_a_row_is_a_column_and_buttons_may_be_placed_too():
+    buttons = {"A": dict, "B": dict}
+    plain = Plain(rows=[["red", ["blue", "Revenir au départ", "B"]]], buttons=buttons)
+    _, line, _ = plain.demo.children
+    red, column, last = line.children
+    assert (red, last) == (plain.controls["red"], plain.demo.buttons["A"])
+    expected = plain.controls["blue"], plain.demo.reset_button, plain.demo.buttons["B"]
+    assert isinstance(column, widgets.VBox) and column.children == expected
+    plain.controls["red"].value = 200
+    plain.demo.reset_button.click()
+    assert plain.shown() == (10, 0, 20)
 
 
 def test_rows_change_nothing_to_the_order_of_the_values():
@@ -592,10 +606,11 @@ def crop(demo, box):
 
 def test_the_controls_are_the_classes_the_attributes_and_z(orders):
     assert values(orders) == START
-    first, second, third = orders.children[1:-1]
-    assert len(first.children) == 10 and len(second.children) == 2
+    (line,) = orders.children[1:-1]
+    *classes, attributes, style = line.children
+    assert len(classes) == 10 and len(style.children) == 3
     button = orders.buttons["Tirer un autre z"]
-    assert third.children[3:] == (button, orders.reset_button)
+    assert attributes.children[2:] == (button, orders.reset_button)
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("slant", -6, 26), ("thickness", 1.2, 2.8)])
@@ -846,11 +861,11 @@ def test_visible_pixels_are_those_of_the_image(painter, images, completed, rows,
     painter.set(number=3, hidden_rows=rows, hidden_columns=columns)
     hidden = hidden_pixels(painter)
     (completions,) = completed.returned
-    assert completions.shape == (16, 1, HEIGHT, WIDTH)
+    assert completions.shape == (18, 1, HEIGHT, WIDTH)
     assert (completions == images[3].float())[:, :, ~hidden].all()
     if hidden.any():
         spread = completions[:, :, hidden].std(0)
-        assert spread.mean() > 0.01, "sixteen completions, not sixteen copies"
+        assert spread.mean() > 0.01, "eighteen completions, not eighteen copies"
 
 
 @pytest.mark.parametrize(("rows", "columns"), RECTANGLES.values(), ids=RECTANGLES)
@@ -864,11 +879,11 @@ def test_the_model_does_not_see_what_is_hidden(painter, images, completed, rows,
 
 
 def test_the_codes_follow_the_prior_of_the_model(painter, completer, completed):
-    """Sixteen draws at a hundred seeds: their mean and deviation are those of p(z|c)."""
+    """Eighteen draws at a hundred seeds: their mean and deviation are those of p(z|c)."""
     for seed in range(100):
         painter.controls["seed"].value = seed
     z = torch.cat([z for z, _ in completed.received])
-    assert len(torch.unique(z, dim=0)) == len(z) >= 99 * 16
+    assert len(torch.unique(z, dim=0)) == len(z) >= 99 * 18
     with torch.no_grad():
         mu, logvar = completer.prior(1, completed.received[0][1])
     sigma = torch.exp(0.5 * logvar[0])

@@ -452,7 +452,7 @@ def test_pictures_of_cells_fit_the_page_and_show_every_cell(count):
     figures.kernel_masks(masks)
     figure = render()
     width, height = figure.get_size_inches()
-    assert 4 <= width <= 9 and 2 < height < 5
+    assert 3 <= width <= 9 and 2 < height < 5
     for ax in figure.axes:
         for axis in (ax.xaxis, ax.yaxis):
             assert [tick.get_loc() for tick in axis.get_major_ticks()] == [

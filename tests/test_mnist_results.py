@@ -177,7 +177,7 @@ def test_the_table_puts_ours_among_the_published_best_last(path):
     for name, (nats, seconds) in ours.items():
         mnist.save_record(name, {"test_nats": nats, "cpu_seconds": seconds}, path)
     mnist.save_record(FLOOR, {"test_nats": 58.5}, path)
-    table = results_table(path)
+    table = results_table(path=path)
     assert table.header == (
         "modèle", "−log p(x), nats/image", "données", "minutes d'un cœur", "source"
     )  # fmt: skip
@@ -201,6 +201,16 @@ def test_the_table_puts_ours_among_the_published_best_last(path):
     for name in ("PixelCNN", "Diagonal BiLSTM, 1 couche", "Diagonal BiLSTM, 7 couches"):
         assert any(row[0] == name and row[2] == "F" for row in table.rows)
     assert "MADE, 2 couches, 32 masques" in repr(table) and "<td>" in table._repr_html_()
+
+
+def test_the_table_of_some_models():
+    table = results_table("NADE", "FVSBN")
+    names = [row[0] for row in table.rows]
+    assert names[-1] == FLOOR and names.count("NADE, H = 500") == 1
+    assert all(re.search("NADE|FVSBN", name) for name in names[:-1])
+    assert len([row for row in PUBLISHED if re.search("NADE|FVSBN", row[0])]) + 3 == len(names)
+    with pytest.raises(ValueError, match="no model of the table has 'Pixel RNN' in its name"):
+        results_table("NADE", "Pixel RNN")
 
 
 # ---- the committed file -----------------------------------------------------------------------

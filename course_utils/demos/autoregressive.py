@@ -198,7 +198,7 @@ def mask_explorer(dims=5, hidden=7):
             for pair in mask.nonzero().tolist():
                 lit = active[level + 1][pair[0]] and active[level][pair[1]]
                 line = [centres[level][pair[1]], centres[level + 1][pair[0]]]
-                color = FOCUS if lit else "#D8D8D8"
+                color = FOCUS if lit else "#BBBBBB"
                 pen.line([*line[0], *line[1]], fill=color, width=3 if lit else 1)
         labels = [[f"x{k + 1}" for k in range(dims)]]
         labels += [[str(m) for m in layer.tolist()] for layer in degrees]
@@ -214,13 +214,8 @@ def mask_explorer(dims=5, hidden=7):
                 ink = "white" if filled else color
                 pen.text((x, y), labels[level][k], fill=ink, font=font(14), anchor="mm")
         for k, (x, _) in enumerate(centres[0]):
-            pen.text(
-                (x, 382),
-                f"rang {rank[k]}",
-                fill=figures.COLORS["prior"],
-                font=font(12),
-                anchor="mm",
-            )
+            dark = figures.COLORS["truth"]
+            pen.text((x, 384), f"rang {rank[k]}", fill=dark, font=font(14), anchor="mm")
         picture.paste(table, TABLE)
         for i in range(dims):
             color = FOCUS_TEXT if i == output - 1 else figures.COLORS["x"]

@@ -11,7 +11,7 @@ from .. import figures
 from ..cvae import CVAE, CompletionVAE, visible_part
 from ..evaluation import measure_attributes
 from ..vae import reparameterize
-from .live import LivePicture, font, to_pil
+from .live import RESET, LivePicture, font, to_pil
 
 DIGIT = 308  # pixels: side of the large digit
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -84,37 +84,40 @@ def condition_explorer(model, classifier, *, mean, std):
     for i in range(k):
         controls[f"y{i}"] = widgets.FloatSlider(
             value=float(i == 3), min=0, max=1, step=0.05, description=str(i),
-            orientation="vertical", readout=False, layout={"width": "34px", "height": "130px"},
+            orientation="vertical", readout=False, layout={"width": "30px", "height": "128px"},
         )  # fmt: skip
     low, high = (mean - 2 * std).tolist(), (mean + 2 * std).tolist()
     for number, (name, text, step) in enumerate(
         (("slant", "pente (°)", 0.5), ("thickness", "trait (px)", 0.05))
     ):
         controls[name] = _slider(
-            text, round(mean[number].item(), 1), low[number], high[number], step
+            text, round(mean[number].item(), 1), low[number], high[number], step, label=70
         )
     for i in range(z_dim):
-        controls[f"z{i + 1}"] = _slider(f"z{i + 1}".translate(SUBSCRIPTS), 0.0, -3.0, 3.0, 0.05)
+        controls[f"z{i + 1}"] = _slider(
+            f"z{i + 1}".translate(SUBSCRIPTS), 0.0, -3.0, 3.0, 0.05, label=24
+        )
 
     def another_z():
         z = torch.randn(z_dim, generator=draws).clamp(-3, 3)
         return {f"z{i + 1}": round(value, 2) for i, value in enumerate(z.tolist())}
 
-    names = list(controls)
+    names, again = list(controls), "Tirer un autre z"
     return LivePicture(
         draw,
         controls,
-        caption="Levez deux curseurs de classe pour mélanger deux chiffres (les poids sont divisés "
-        "par leur somme), penchez, épaississez ; puis gardez la consigne et tirez un autre z.",
-        buttons={"Tirer un autre z": another_z},
-        rows=[names[:k], names[k : k + 2], names[k + 2 :]],
+        caption="Mélangez deux classes, penchez, épaississez ; puis gardez la consigne et tirez un "
+        "autre z.",
+        buttons={again: another_z},
+        rows=[[*names[:k], [*names[k : k + 2], again, RESET], names[k + 2 :]]],
     )
 
 
-def _slider(name, value, low, high, step):
+def _slider(name, value, low, high, step, label):
+    """A slider whose name is given `label` pixels."""
     return widgets.FloatSlider(
         value=value, min=round(low, 1), max=round(high, 1), step=step, description=name,
-        readout_format=".2f", layout={"width": "270px"},
+        readout_format=".2f", layout={"width": "230px"}, style={"description_width": f"{label}px"},
     )  # fmt: skip
 
 
@@ -132,7 +135,7 @@ def _bars(pen, asked, read, corner, height):
     pen.line([x0, floor, x0 + 24 * len(asked), floor], fill=figures.COLORS["truth"], width=1)
 
 
-def completion_explorer(model, images, classifier, *, draws=16):
+def completion_explorer(model, images, classifier, *, draws=18):
     """Hide a rectangle of an image with the mouse and see what the model imagines there.
 
     Args:
@@ -149,10 +152,10 @@ def completion_explorer(model, images, classifier, *, draws=16):
     _, height, width = model.shape
     device = next(model.parameters()).device
     zoom, small, top = max(1, DIGIT // height), max(1, 84 // height), 30
-    columns = int(np.ceil(np.sqrt(draws)))
+    beside = max(1, zoom * height // (small * (height + 2)))  # rows of completions, at most
+    columns = -(-draws // beside)
     grid_x = zoom * width + 24
-    grid_height = -(-draws // columns) * (height + 2) * small
-    size = (grid_x + columns * (width + 2) * small, top + max(zoom * height, grid_height) + 30)
+    size = (grid_x + columns * (width + 2) * small, top + zoom * height + 30)
     corner = [-1, -1]  # where the mouse was pressed, (row, column)
 
     @torch.no_grad()

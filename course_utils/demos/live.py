@@ -32,7 +32,10 @@ FOCUS_TEXT = "#8A5F00"  # the same, dark enough to read
 # On a projector: captions and controls larger, and the picture as large as fits under them.
 ZOOMS = (1.3, 1.15, 1.0)  # the first that leaves the picture its size
 SCREEN = (figures.SCREEN[0], 590)  # pixels left to a demo whose code is folded
+# The raised handle of an upright slider leaves its name readable.
+UPRIGHT = "<style>.course-demo .widget-vslider .slider-container {margin-top: 10px}</style>"
 LARGER = "<style>.course-demo > .widget-hbox, .course-demo > .widget-html {{zoom: {}}}</style>"
+RESET = "Revenir au départ"
 
 
 def to_png(image):
@@ -88,6 +91,9 @@ def _height(line, width):
 
 def _pixels(control):
     """Width and height of a control: those of its layout, else those it has by default."""
+    if isinstance(control, widgets.VBox):
+        widths, heights = zip(*map(_pixels, control.children))
+        return max(widths), sum(heights)
     default = {widgets.Button: 160, widgets.Play: 130, widgets.ToggleButtons: 360}
     asked = control.layout.width, control.layout.height
     width, height = (int(a[:-2]) if a and a.endswith("px") else None for a in asked)
@@ -144,8 +150,9 @@ class LivePicture(widgets.VBox):
             True for the click and False while the mouse is dragged.
         buttons: `{label: function}`; a click calls the function, which returns the new values
             of some controls as a dict.
-        rows: names of the controls laid out on each line, `[["a", "b"], ["c"]]`; by default all
-            on one line, which wraps.
+        rows: names of the controls laid out on each line, `[["a", "b"], ["c"]]`, a list among
+            them being a column, `[["a", ["b", "c"]]]`; by default all on one line, which wraps.
+            Buttons are named by their labels; those not named end the last line.
         play: name of an `IntSlider` that a play button moves on its own, step by step.
         pace: steps of that slider at each tick of the play button, every 80 ms.
     """
@@ -173,9 +180,7 @@ class LivePicture(widgets.VBox):
             format="png",
             layout={"width": f"{first.width}px", "height": f"{first.height}px", "flex": "0 0 auto"},
         )
-        self.reset_button = widgets.Button(
-            description="Revenir au départ", icon="undo", layout={"width": "auto"}
-        )
+        self.reset_button = widgets.Button(description=RESET, icon="undo", layout={"width": "auto"})
         self.reset_button.on_click(lambda _: self.set(**self._start))
         self.buttons = {}
         for label, new_values in (buttons or {}).items():
@@ -194,7 +199,10 @@ class LivePicture(widgets.VBox):
             )
             self._events.on_dom_event(self._pointer)
         self._caption = caption
-        lines = [[controls[name] for name in names] for names in rows or [list(controls)]]
+        parts = controls | self.buttons | {RESET: self.reset_button}
+        lines = []
+        for names in rows or [list(controls)]:
+            lines.append([_take(parts, name) for name in names])
         if play is not None:
             if play not in controls or not any(controls[play] in line for line in lines):
                 raise ValueError(f"play={play!r}: expected the name of a slider laid out in rows")
@@ -203,8 +211,8 @@ class LivePicture(widgets.VBox):
             self.play = self._play_button(controls[play], pace)
             line = next(line for line in lines if controls[play] in line)
             line.insert(line.index(controls[play]), self.play)
-        lines[-1] += [*self.buttons.values(), self.reset_button]
-        text = f"<i>{caption}</i>"
+        lines[-1] += [part for part in parts.values() if isinstance(part, widgets.Button)]
+        text = f"<i>{caption}</i>{UPRIGHT}"
         if figures.PROJECTION:
             zoom, scale = on_a_projector(first.size, caption, lines)
             text += LARGER.format(zoom)
@@ -272,6 +280,13 @@ class LivePicture(widgets.VBox):
         data = dict(data) | {"text/plain": f"[démo] {self._caption}"}
         data["image/png"] = base64.b64encode(self.picture.value).decode()
         return data, metadata
+
+
+def _take(parts, name):
+    """The part of this name, taken from the others; a list of names gives a column."""
+    if isinstance(name, str):
+        return parts.pop(name)
+    return widgets.VBox([parts.pop(each) for each in name])
 
 
 def _parts(widget):

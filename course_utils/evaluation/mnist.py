@@ -84,21 +84,22 @@ RECIPES = (
 
 FLOOR = "plancher : le bruit du tirage"
 
-# Test −log p(x) in nats, as published; F: Larochelle's fixed binarisation, S: by sampling.
+# Test −log p(x) in nats, as published; F: Larochelle's fixed binarisation, S: by sampling. With a
+# slash, the source is a GitHub repository (its README unless said otherwise).
 PUBLISHED = (
-    ("NADE, un ordre", 88.33, "F", "MarcCote/NADE, analyse_orderless_NADE.py"),
-    ("EoNADE, 1 couche, 1 ordre", 92.17, "F", "MarcCote/NADE, analyse_orderless_NADE.py"),
-    ("EoNADE, 1 couche, 128 ordres", 87.71, "F", "MarcCote/NADE, analyse_orderless_NADE.py"),
+    ("NADE, un ordre", 88.33, "F", "MarcCote/NADE"),  # analyse_orderless_NADE.py, as the next two
+    ("EoNADE, 1 couche, 1 ordre", 92.17, "F", "MarcCote/NADE"),
+    ("EoNADE, 1 couche, 128 ordres", 87.71, "F", "MarcCote/NADE"),
     ("MADE, 1 couche, 32 masques", 88.04, "F", "Germain et al. 2015"),
     ("MADE, 2 couches, 32 masques", 86.64, "F", "Germain et al. 2015"),
-    ("FVSBN", 96.58, "S", "EugenHotaj/pytorch-generative, README"),
-    ("NADE", 85.65, "S", "EugenHotaj/pytorch-generative, README"),
-    ("MADE", 84.87, "S", "EugenHotaj/pytorch-generative, README"),
+    ("FVSBN", 96.58, "S", "EugenHotaj/pytorch-generative"),
+    ("NADE", 85.65, "S", "EugenHotaj/pytorch-generative"),
+    ("MADE", 84.87, "S", "EugenHotaj/pytorch-generative"),
     ("PixelCNN", 81.30, "F", "van den Oord et al. 2016"),
     ("Diagonal BiLSTM, 1 couche", 80.75, "F", "van den Oord et al. 2016"),
     ("Diagonal BiLSTM, 7 couches", 79.20, "F", "van den Oord et al. 2016"),
-    ("PixelCNN", 81.45, "S", "EugenHotaj/pytorch-generative, README"),
-    ("PixelCNN à portes", 81.50, "S", "EugenHotaj/pytorch-generative, README"),
+    ("PixelCNN", 81.45, "S", "EugenHotaj/pytorch-generative"),
+    ("PixelCNN à portes", 81.50, "S", "EugenHotaj/pytorch-generative"),
 )
 
 
@@ -157,13 +158,22 @@ def save_record(name, record, path=RESULTS_PATH):
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def results_table(path=RESULTS_PATH):
-    """The committed results beside the published ones, best last, as a table."""
+def results_table(*words, path=RESULTS_PATH):
+    """The committed results beside the published ones, best last, as a table.
+
+    Args:
+        words: only the models whose name holds one of them, such as "MADE", and the floor.
+    """
     rows = [
         (r["test_nats"], name, "S", _minutes(r.get("cpu_seconds")), "ce dépôt")
         for name, r in json.loads(Path(path).read_text(encoding="utf-8")).items()
     ]
     rows += [(nats, name, kind, "", source) for name, nats, kind, source in PUBLISHED]
+    for word in words:
+        if not any(word in name for _, name, *_ in rows):
+            raise ValueError(f"no model of the table has {word!r} in its name")
+    if words:
+        rows = [row for row in rows if any(word in row[1] for word in (*words, FLOOR))]
     return Table(
         ("modèle", "−log p(x), nats/image", "données", "minutes d'un cœur", "source"),
         [
