@@ -77,9 +77,13 @@ def open_lab(arguments):
     return lab(str(notebook_path(name)), *arguments)
 
 
+# Nothing a demo sends to the browser waits: see course_server.py.
+NO_DELAY = "--ServerApp.jpserver_extensions=course_server=True"
+
+
 def lab(first, *arguments):
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    return run("-m", "jupyterlab", first, *as_root, *arguments)
+    return run("-m", "jupyterlab", first, NO_DELAY, *as_root, *arguments)
 
 
 QUIET = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}

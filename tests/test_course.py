@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 
+import course_server
 import pytest
 from notebook_files import NOTEBOOKS, ROOT
 
@@ -94,6 +95,7 @@ def test_open_gives_the_notebook_to_jupyterlab(course):
     course.main([])
     assert course.commands[-1][:2] == ["-m", "jupyterlab"]
     assert course.commands[-1][2].endswith("00_accueil.ipynb")
+    assert course.NO_DELAY in course.commands[-1]
     course.main(["01_vae_recap", "--no-browser"])
     assert course.commands[-1][2].endswith("01_vae_recap.ipynb")
     assert course.commands[-1][-1] == "--no-browser"
@@ -107,6 +109,7 @@ def test_project_opens_the_notebook_alone_larger_and_trained(course, monkeypatch
         "-m", "jupyterlab", "--LabApp.default_url=/doc/tree/notebooks/01_vae_recap.ipynb?reset"
     ]  # fmt: skip
     assert f"--ServerApp.root_dir={ROOT}" in command and command[-1] == "--no-browser"
+    assert course.NO_DELAY in command
     environment = course.os.environ
     assert environment["COURSE_PROJECTION"] == environment["COURSE_PRETRAINED"] == "1"
     themes = "@jupyterlab/apputils-extension/themes.jupyterlab-settings"
@@ -192,6 +195,28 @@ def test_the_launcher_needs_only_the_standard_library():
     command = [sys.executable, "-I", "-S", ROOT / "course.py", "--help"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0 and TEST in result.stdout
+
+
+class Connection:
+    """A server's connection to a notebook, as far as `course_server` knows it."""
+
+    def __init__(self):
+        self.websocket_handler, self.delays = self, True
+
+    def set_nodelay(self, value):
+        self.delays = not value
+
+    def connect(self):
+        return "connected"
+
+
+def test_the_server_answers_without_delay_through_the_connections_it_has():
+    settings = {"kernel_websocket_connection_class": Connection}
+    server = types.SimpleNamespace(web_app=types.SimpleNamespace(settings=settings))
+    course_server._load_jupyter_server_extension(server)
+    connection = settings["kernel_websocket_connection_class"]()
+    assert isinstance(connection, Connection) and connection.delays
+    assert connection.connect() == "connected" and not connection.delays
 
 
 def test_readme_ci_and_workflow_use_the_same_commands():

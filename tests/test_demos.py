@@ -13,7 +13,7 @@ import pytest
 import torch
 from autoregressive_models import build, same_state, seeded, state_of
 from matplotlib.colors import to_rgb
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from course_utils import CVAE, NADE, VAE, CompletionVAE, figures
 from course_utils.demos import (
@@ -140,6 +140,17 @@ def test_the_picture_follows_its_controls():
     assert plain.shown() == (200, 0, 100)
 
 
+def test_a_text_drawn_once_is_the_same_each_time():
+    pages, path = [], live.font(17).path
+    for typeface in (ImageFont.truetype(path, 17), live.font(17), live.font(17)):
+        page = Image.new("RGB", (200, 40), "white")
+        for xy, fill, anchor in (((3, 4), "black", None), ((150.5, 20), "#0072B2", "mm")):
+            ImageDraw.Draw(page).text(xy, "p(x) = 0,25", fill=fill, font=typeface, anchor=anchor)
+        pages.append(page.tobytes())
+    assert pages[0] == pages[1] == pages[2]
+    assert live.font(17).getmask2.cache_info().hits >= 2
+
+
 def test_the_picture_has_a_fixed_size():
     layout = Plain().demo.picture.layout
     assert (layout.width, layout.height, layout.flex) == ("30px", "20px", "0 0 auto")
@@ -156,7 +167,7 @@ def controls(*, count, vertical=False):
     ((500, 500), "x", [controls(count=2)], 1.3, (590 - 1.3 * 62) / 500),  # as high as what is left
     ((900, 420), "x" * 120, [controls(count=4)] * 2, 1.0, (590 - 94) / 420),  # lines that wrap
     ((500, 520), "x", [controls(count=9, vertical=True)], 1.0, (590 - 144) / 520),  # made smaller
-    ((500, 400), "x", [[widgets.VBox(controls(count=4))]], 1.15, (590 - 1.15 * 158) / 400),  # stacked
+    ((500, 400), "x", [[widgets.VBox(controls(count=4))]], 1.15, (590 - 1.15 * 158) / 400),
 ])  # fmt: skip
 def test_a_demo_fills_the_screen_of_a_projector(size, caption, lines, zoom, scale):
     assert live.on_a_projector(size, caption, lines) == (zoom, pytest.approx(scale))

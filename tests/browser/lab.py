@@ -173,6 +173,7 @@ def jupyterlab(folder, **environment):
         sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
         "--allow-root", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}",
         "--LabApp.expose_app_in_browser=True", "--ContentsManager.allow_hidden=True",
+        course.NO_DELAY,
     ]  # fmt: skip
     with (folder / ".log").open("w") as log:
         server = subprocess.Popen(
@@ -299,7 +300,7 @@ class Notebook:
             self.page.keyboard.press(key)
         self.wait_idle()
 
-    def walk(self, cell, control, count, *, pause=120):
+    def walk(self, cell, control, count, *, pause=60):
         """Move a control with the keyboard, until the picture has changed `count` times.
 
         It goes from one end to the other, and back; two values may draw the same picture.
