@@ -3,6 +3,7 @@
 import os
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from .autoregressive import (
     FVSBN,
@@ -40,10 +41,14 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-# Thread policy. The course's networks are small: a second thread gains about a third, and two
-# notebooks that both want all the cores slow each other down almost three times
-# (tests/benchmarks/threads.py measures it). So: one thread, unless COURSE_THREADS says otherwise.
+# Thread policy. The course's networks are small: a second thread gains a third to a half, and two
+# notebooks that both want all the cores slow each other down three to four times, a mixture of
+# scikit-learn forty times (tests/benchmarks/threads.py measures it). So: one thread, unless
+# COURSE_THREADS says otherwise.
 _threads = os.environ.get("COURSE_THREADS") or "1"
 if not _threads.isdigit() or int(_threads) < 1:
     raise ValueError(f"COURSE_THREADS={_threads!r}: expected a number of threads, 1 or more")
 torch.set_num_threads(int(_threads))
+threadpool_limits(int(_threads))  # of the libraries that are loaded already; the others will read:
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, _threads)
