@@ -105,7 +105,7 @@ def cvae_training(shapes=("", "", "", "", "")):
     Args:
         shapes: text under x, under c, under (mu, logvar), under [z, c] and under the output.
     """
-    ax = _canvas(16.0, 4.7, bottom=-0.9)
+    ax = _canvas(16.0, 4.1, bottom=-0.9)
     x, z, y = COLORS["x"], COLORS["z"], COLORS["y"]
     box(ax, (0.8, 2.9), "$x$", x, width=1.1)
     box(ax, (0.8, 0.9), "$c$", y, width=1.1)

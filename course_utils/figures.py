@@ -169,7 +169,7 @@ def learning_curves(histories, title="Apprentissage"):
     """Losses of `fit` against the steps, from `{name: History}`; a dot marks the best step."""
     _, ax = plt.subplots()
     for (name, history), color in zip(histories.items(), itertools.cycle(MODEL_COLORS)):
-        ax.plot(history.steps, history.train, "--", color=color, alpha=0.6, linewidth=1.5)
+        ax.plot(history.steps, history.train, "--", color=color, alpha=0.85, linewidth=1.8)
         ax.plot(history.steps, history.val, color=color, label=name)
         ax.plot(history.best_step, history.best_val, "o", color=color)
     ax.set(xlabel="pas de gradient", ylabel="coût, nats/image")

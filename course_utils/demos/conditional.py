@@ -11,7 +11,7 @@ from .. import figures
 from ..cvae import CVAE, CompletionVAE, visible_part
 from ..evaluation import measure_attributes
 from ..vae import reparameterize
-from .live import RESET, LivePicture, font, to_pil
+from .live import RESET, LivePicture, axis, font, to_pil
 
 DIGIT = 308  # pixels: side of the large digit
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -47,7 +47,7 @@ def condition_explorer(model, classifier, *, mean, std):
     side = zoom * model.shape[-1]
     near = max(1, 98 // model.shape[-1])
     near_side = 3 * (model.shape[-1] + 2) * near
-    near_x, bars_x, top = side + 24, side + near_side + 48, 30
+    near_x, bars_x, top = side + 24, side + near_side + 64, 30
     size = (bars_x + 24 * k + 12, top + side + 34)
 
     def values_of(controls):
@@ -126,6 +126,7 @@ def _bars(pen, asked, read, corner, height):
     x0, y0 = corner
     floor = y0 + height - 26
     scale = height - 40
+    axis(pen, (x0, floor), (24 * len(asked), scale), 14)
     for i, pair in enumerate(zip(asked, read)):
         x = x0 + 24 * i
         for k, (value, color) in enumerate(zip(pair, ("y", "truth"))):
