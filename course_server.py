@@ -1,8 +1,8 @@
-"""An extension of the Jupyter server: the demos answer a slider almost twice as fast.
+"""An extension of the Jupyter server: the demos answer a slider sooner.
 
 The answer to a move is several small messages. By default, the server's end of the connection
-groups small messages (Nagle's algorithm): the second waits until the browser has acknowledged the
-first, which it puts off by some 40 ms. Here nothing waits.
+groups small messages (Nagle's algorithm): the second may wait until the browser has acknowledged
+the first, which it puts off by some 40 ms; half of the pictures did. Here nothing waits.
 
 `course.py` enables it (`NO_DELAY`).
 """
