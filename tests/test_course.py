@@ -226,6 +226,10 @@ def test_readme_ci_and_workflow_use_the_same_commands():
     assert f"- run: {TEST}" in (ROOT / ".github/workflows/tests.yml").read_text()
 
 
+def test_the_recipe_of_jupyterhub_enables_the_same_extension(course):
+    assert f'c.Spawner.args = ["{course.NO_DELAY}"]' in (ROOT / "README.md").read_text("utf-8")
+
+
 def test_readme_names_every_notebook():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert all(path.name in readme for path in NOTEBOOKS)

@@ -29,13 +29,14 @@ WAITING = (0.93, 0.93, 0.93)  # a pixel not drawn yet
 FOCUS = "#E69F00"  # what one looks at: the pixel being drawn, the active paths
 FOCUS_TEXT = "#8A5F00"  # the same, dark enough to read
 
+RESET = "Revenir au départ"
+# The raised handle of an upright slider leaves its name readable.
+UPRIGHT = "<style>.course-demo .widget-vslider .slider-container {margin-top: 10px}</style>"
+
 # On a projector: captions and controls larger, and the picture as large as fits under them.
 ZOOMS = (1.3, 1.15, 1.0)  # the first that leaves the picture its size
 SCREEN = (figures.SCREEN[0], 590)  # pixels left to a demo whose code is folded
-# The raised handle of an upright slider leaves its name readable.
-UPRIGHT = "<style>.course-demo .widget-vslider .slider-container {margin-top: 10px}</style>"
 LARGER = "<style>.course-demo > .widget-hbox, .course-demo > .widget-html {{zoom: {}}}</style>"
-RESET = "Revenir au départ"
 
 
 def to_png(image):
