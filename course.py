@@ -13,22 +13,34 @@ The first call makes a virtual environment in `.venv/` and installs `requirement
 nothing else on the machine is touched. What follows the first word goes to JupyterLab or pytest.
 """
 
+import ast
+import functools
 import hashlib
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
-import urllib.parse
-import urllib.request
+import tempfile
 import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-# Written last: it says that the environment holds what these two files ask for.
-STAMP = VENV / "installed.sha256"
-SOURCES = [ROOT / "requirements.txt", ROOT / "pyproject.toml"]
+REQUIREMENTS = ROOT / "requirements.txt"
+
+# Variables by which users tell their own Python, Jupyter, matplotlib or pytest what to do, and the
+# folders where these keep settings: what this file starts sees none of them.
+FOREIGN = ("PYTHON", "PIP_PYTHON", "JUPYTER", "IPYTHON", "MPL", "MATPLOTLIB", "PYTEST")
+OWN_FOLDERS = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "MPLCONFIGDIR")
+# Of pip's settings, those that say how to reach packages; not where to put them, nor which.
+REACH = (
+    "index-url", "extra-index-url", "no-index", "find-links", "constraint", "trusted-host", "proxy",
+    "cert", "client-cert", "timeout", "default-timeout", "retries", "cache-dir", "no-cache-dir",
+    "keyring-provider", "use-feature",
+)  # fmt: skip
 
 
 def main(arguments):
@@ -37,8 +49,6 @@ def main(arguments):
     if arguments[:1] in (["-h"], ["--help"], ["help"]):
         print(__doc__)
         return 0
-    # Threads that wait sleep instead of spinning: two notebooks at once do not starve each other.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     install()
     if arguments[:1] == ["test"]:
         return test(arguments[1:])
@@ -48,13 +58,14 @@ def main(arguments):
     if arguments[:1] in (["refresh"], ["weights"]):
         return rerun(*arguments)
     if arguments[:1] == ["project"]:
-        return project(*arguments[1:])
+        return project(arguments[1:])
     return open_lab(arguments)
 
 
-def run(*arguments):
+def run(*arguments, world=None):
     """Run the environment's Python; Ctrl-C is for it to handle, and we wait until it has."""
-    with subprocess.Popen([PYTHON, *arguments], cwd=ROOT) as process:
+    world = own_world() if world is None else world
+    with subprocess.Popen([PYTHON, *arguments], cwd=ROOT, env=world) as process:
         while True:
             try:
                 return process.wait()
@@ -62,28 +73,50 @@ def run(*arguments):
                 pass
 
 
+def own_world():
+    """The variables of what this file starts: no setting of the user's own tools is among them."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    # Threads that wait sleep instead of spinning: two notebooks at once do not starve each other.
+    world = {"OMP_WAIT_POLICY": "PASSIVE"} | kept | {"PYTHONUTF8": "1"}
+    return world | {name: str(settings_folder() / name.lower()) for name in OWN_FOLDERS}
+
+
+@functools.cache
+def settings_folder():
+    """In the environment; elsewhere for those who share one that they cannot write."""
+    shared = VENV.exists() and not os.access(VENV, os.W_OK)
+    return Path(tempfile.mkdtemp(prefix="course-")) if shared else VENV / "settings"
+
+
 def notebook_path(name):
     path = ROOT / "notebooks" / (Path(name).stem + ".ipynb")
     if not path.exists():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.ipynb")))
         sys.exit(f"There is no notebook {name!r}. The notebooks: {known}.")
-    return path
+    return path.relative_to(ROOT).as_posix()
 
 
 def open_lab(arguments):
-    name = "00_accueil"
+    path, options = named(arguments)
+    return lab(f"/lab/tree/{path}", *options)
+
+
+def named(arguments):
+    """The notebook that is named, or the first, and JupyterLab's options."""
     if arguments and not arguments[0].startswith("-"):
-        name, *arguments = arguments
-    return lab(str(notebook_path(name)), *arguments)
+        return notebook_path(arguments[0]), arguments[1:]
+    return notebook_path("00_accueil"), arguments
 
 
 # Nothing a demo sends to the browser waits: see course_server.py.
 NO_DELAY = "--ServerApp.jpserver_extensions=course_server=True"
 
 
-def lab(first, *arguments):
-    as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    return run("-m", "jupyterlab", first, NO_DELAY, *as_root, *arguments)
+def lab(page, *arguments, settings=None):
+    options = [f"--LabApp.default_url={page}", f"--ServerApp.root_dir={ROOT}", NO_DELAY]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        options.append("--allow-root")
+    return run("-m", "jupyterlab", *options, *arguments, world=own_world() | (settings or {}))
 
 
 QUIET = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}
@@ -107,14 +140,13 @@ def lab_settings(folder, settings):
     return {"JUPYTERLAB_SETTINGS_DIR": str(folder)}
 
 
-def project(name="00_accueil", *arguments):
+def project(arguments):
     """Open a notebook alone on the screen (JupyterLab's « Simple » interface), for a class."""
-    path = notebook_path(name).relative_to(ROOT).as_posix()
-    os.environ |= lab_settings(VENV / "projection", PROJECTION | QUIET)
-    os.environ["COURSE_PROJECTION"] = "1"
-    os.environ.setdefault("COURSE_PRETRAINED", "1")
-    page = f"--LabApp.default_url=/doc/tree/{path}?reset"
-    return lab(page, f"--ServerApp.root_dir={ROOT}", *arguments)
+    path, options = named(arguments)
+    settings = lab_settings(settings_folder() / "projection", PROJECTION | QUIET)
+    settings["COURSE_PROJECTION"] = "1"
+    settings["COURSE_PRETRAINED"] = os.environ.get("COURSE_PRETRAINED", "1")
+    return lab(f"/doc/tree/{path}?reset", *options, settings=settings)
 
 
 def test(arguments):
@@ -129,54 +161,82 @@ def rerun(what, *names):
     """Run notebooks from top to bottom: what a contributor does after editing one."""
     if not names:
         sys.exit(f"Which notebook? For instance: python3 course.py {what} 01_vae_recap")
-    paths = [notebook_path(name) for name in names]
-    return run(ROOT / ".ci" / "refresh.py", what, *paths)
+    return run(ROOT / ".ci" / "refresh.py", what, *map(notebook_path, names))
 
 
 def install():
-    # The folder's own place counts: the editable package is found by its path.
-    asked = b"".join([str(ROOT).encode(), *(path.read_bytes() for path in SOURCES)])
-    wanted = hashlib.sha256(asked).hexdigest()
-    if STAMP.exists() and STAMP.read_text() == wanted and PYTHON.exists():
+    """Make the environment, unless it holds what this version of the course asks for."""
+    asked = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    packages = packages_folder()
+    if packages and asked in read(packages / "course.pth"):
         return
-    print("Installing the course in .venv/ (PyTorch is large: count several minutes) …", flush=True)
-    if not (PYTHON.exists() and list(VENV.glob("**/site-packages/pip"))):
-        try:
-            import ensurepip  # noqa: F401
-        except ImportError:  # Debian without its package python3-venv
-            venv.create(VENV, with_pip=False, clear=True)
-            fetch_pip()
-        else:
-            venv.create(VENV, with_pip=True, clear=True)
-    status = run("-m", "pip", "install", "--disable-pip-version-check", "-r", str(SOURCES[0]))
-    if status:
-        sys.exit(
-            "The installation stopped (see above). Check the network and the free disk space "
-            "(about 7 GB), and that PyTorch exists for this Python and this processor "
-            "(https://pytorch.org/get-started). Then run the same command again."
-        )
-    STAMP.write_text(wanted)
-
-
-def fetch_pip():
-    """Put pip into the environment from its own wheel on PyPI, checked against its SHA-256."""
-    index = "https://pypi.org/pypi/pip/json"
+    print("Installing the course in .venv (PyTorch is large: count several minutes)", flush=True)
     try:
-        with urllib.request.urlopen(index, timeout=60) as answer:
-            files = json.load(answer)["urls"]
-        wheel = next(file for file in files if file["packagetype"] == "bdist_wheel")
-        address = urllib.parse.urljoin(index, wheel["url"])  # a mirror's may be relative
-        with urllib.request.urlopen(address, timeout=60) as answer:
-            content = answer.read()
-    except (OSError, ValueError) as error:
-        sys.exit(f"pip could not be fetched from PyPI ({error}): check the network and try again.")
-    if hashlib.sha256(content).hexdigest() != wheel["digests"]["sha256"]:
-        sys.exit("The download of pip is damaged: run the same command again.")
-    path = VENV / wheel["filename"]
-    path.write_bytes(content)
-    # A wheel is a zip file, and Python runs the package inside it.
-    subprocess.check_call([PYTHON, f"{path}/pip", "install", "--no-index", str(path)])
-    path.unlink()
+        if not packages or not (packages / "pip").exists():
+            make_environment()
+            packages = packages_folder()
+        if run("-m", "pip", "install", "-r", REQUIREMENTS, world=pip_world(PYTHON)):
+            sys.exit(
+                "The installation stopped (see above). Check the network and the free disk space "
+                "(about 7 GB), and that PyTorch exists for this Python and this processor "
+                "(https://pytorch.org/get-started). Then run the same command again."
+            )
+        # Written last, where the Python that runs will look for it: this file of paths makes it
+        # find the course, and says what is installed.
+        paths = f"# {asked}\n{os.path.relpath(ROOT, packages)}\n"
+        (packages / "course.pth").write_text(paths)
+    except PermissionError as error:
+        sys.exit(
+            f"{error.filename} cannot be written: copy the folder of the course to a place that "
+            "is yours, and run the same command there."
+        )
+
+
+def packages_folder():
+    """Where the environment's Python keeps its packages; None if it does not start."""
+    try:
+        answer = ask("-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
+    except OSError:  # there is none, or it points to a Python that is gone
+        return None
+    return None if answer.returncode else Path(answer.stdout.strip())
+
+
+def ask(*arguments, python=PYTHON):
+    command = [python, *arguments]
+    return subprocess.run(command, env=own_world(), capture_output=True, encoding="utf-8")
+
+
+def read(path):
+    return path.read_text() if path.exists() else ""
+
+
+def make_environment():
+    """A new environment, with pip: Python's own, else that of another pip, or of uv."""
+    ours = importlib.util.find_spec("ensurepip") is not None  # Debian has it in a package apart
+    venv.create(VENV, with_pip=ours, clear=True, symlinks=os.name != "nt")
+    world = pip_world(sys.executable)
+    others = [[sys.executable, "-m", "pip", "--python", PYTHON, "install", "pip"]]
+    if shutil.which("uv"):
+        others.append(["uv", "pip", "install", "--python", PYTHON, "pip"])
+    if not ours and all(subprocess.call(other, env=world) for other in others):
+        shutil.rmtree(VENV)  # none of them could
+        sys.exit(
+            "This Python cannot put pip into an environment: install its module ensurepip (on "
+            "Debian and Ubuntu: apt install python3-venv), then run the same command again."
+        )
+
+
+def pip_world(python):
+    """The variables of an installation: of all that pip is told by the user, `REACH` remains."""
+    listed = ask("-m", "pip", "config", "list", python=python).stdout
+    told = dict(line.split("=", 1) for line in listed.splitlines() if "=" in line)
+    world = {name: value for name, value in own_world().items() if not name.startswith("PIP_")}
+    for section in ("global", "install", ":env:"):  # the last has the last word
+        for key in REACH:
+            if f"{section}.{key}" in told:
+                value = ast.literal_eval(told[f"{section}.{key}"])
+                world["PIP_" + key.upper().replace("-", "_")] = value
+    return world | {"PIP_CONFIG_FILE": os.devnull}
 
 
 if __name__ == "__main__":

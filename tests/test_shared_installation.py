@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import stat
 import subprocess
 import sys
 
 import pytest
 from notebook_files import ROOT
+from read_only import made_read_only, without_privileges
 
 NOTEBOOK = "00_accueil.ipynb"
 
@@ -26,20 +26,7 @@ except (ConnectionError, ImportError) as error:
 """
 
 
-def without_privileges():
-    """What to put before a command so that read-only files are so for it too, or None."""
-    if os.geteuid() != 0:
-        return []
-    setpriv = shutil.which("setpriv")  # root writes where it likes, unless told otherwise
-    return setpriv and [setpriv, "--bounding-set=-dac_override,-dac_read_search"]
-
-
-pytestmark = [
-    pytest.mark.skipif(os.name == "nt", reason="the permissions are those of Unix"),
-    pytest.mark.skipif(
-        os.name != "nt" and without_privileges() is None, reason="root needs setpriv here"
-    ),
-]
+pytestmark = pytest.mark.skipif(without_privileges() is None, reason="no folder is read-only here")
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +36,8 @@ def checkout(tmp_path_factory):
     for name in ("course_utils", "notebooks", "data"):
         ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "raw", ".download*")
         shutil.copytree(ROOT / name, checkout / name, ignore=ignored)
-    entries = [checkout, *checkout.rglob("*")]
-    for entry in entries:
-        entry.chmod(0o555 if entry.is_dir() else 0o444)
-    yield checkout
-    for entry in entries:
-        entry.chmod(entry.stat().st_mode | stat.S_IWUSR)
+    with made_read_only(checkout):
+        yield checkout
 
 
 @pytest.fixture
