@@ -67,7 +67,7 @@ def fit(
 
     Args:
         model: a `torch.nn.Module` with `loss(x, y=None) -> scalar`, in nats per image.
-        data: has `train` and `val`, each with `images` `(N, …)` and `labels` `(N, …)`.
+        data: has `train` and `val`, each with `images` `(N, …)` and `labels` `(N, …)`, or None.
         conditional: also give the labels to the model: `loss(x, y)`.
         steps: number of gradient steps, each on one batch.
         batch_size: images per batch.
@@ -94,7 +94,9 @@ def fit(
         History: the learning curves and how the training ended.
 
     Raises:
-        ValueError: an argument is out of range, or the checkpoint belongs to another training.
+        TypeError: `data` is no data set of the course.
+        ValueError: an argument is out of range, the labels are missing, or the checkpoint belongs
+            to another training.
         FloatingPointError: the loss is no longer finite; the model has its best weights back.
     """
     val_every = max(1, steps // 25) if val_every is None else val_every
@@ -110,50 +112,50 @@ def fit(
         raise ValueError(f"patience={patience}: expected at least 1 validation, or None")
     if lr <= 0:
         raise ValueError(f"lr={lr}: expected a positive learning rate")
-    if len(data.train.images) == 0 or len(data.val.images) == 0:
-        raise ValueError("data.train and data.val must each hold at least one image")
+    _check_data(data, conditional)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs the checkpoint=… to go on from")
 
-    home = next(model.parameters()).device
-    device = choose_device() if device is None else torch.device(device)
-    model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps + 1)
     recipe = {"steps": steps, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
     recipe |= {"val_every": val_every, "val_size": val_size, "seed": seed}
     recipe |= {"conditional": conditional, "bfloat16": bfloat16}
-    val_images, val_labels = data.val.images[:val_size], data.val.labels[:val_size]
+    home = _device_of(model)
 
-    def loss_of(images, labels):
-        images = images.to(device, non_blocking=True)
-        return model.loss(images, labels.to(device)) if conditional else model.loss(images)
+    def loss_of(part, indices):
+        x = part.images[indices].to(_device_of(model), non_blocking=True)
+        return model.loss(x, part.labels[indices].to(x.device)) if conditional else model.loss(x)
 
     @torch.no_grad()
     def validate():
         """Validation loss, with the same noise at every call: two values can be compared."""
         model.eval()
-        with _own_random_stream(device, seed):
-            total = 0.0
-            for images, labels in zip(val_images.split(500), val_labels.split(500)):
-                total += loss_of(images, labels).item() * len(images)
+        count, total = min(val_size, len(data.val.images)), 0.0
+        with _own_random_stream(_device_of(model), seed):
+            for indices in torch.arange(count).split(500):
+                total += loss_of(data.val, indices).item() * len(indices)
         model.train()
-        return total / len(val_images)
+        return total / count
 
     mode = "train" if pretrained is None else pretrained_mode()
     if mode != "train":
         recipe_and_data = recipe | {"data": data.name, "images": list(data.train.images.shape)}
     if mode == "load":
+        model.cpu()  # noise differs from a device to another: weights are judged on this one
         try:
             history = History(**load_pretrained(pretrained, model, recipe_and_data, validate))
         except UnusableWeights as reason:
             print(f"Le fichier « {pretrained} » {reason}. Le modèle s'entraîne donc ici.")
         else:
-            model.to(home).eval()
             if progress:
-                print(f"Poids déjà entraînés. {_summary(history)}")
+                print(f"Poids déjà entraînés. {_summary(model, history)}")
             return history
+        finally:
+            model.to(home).eval()
 
+    device = choose_device() if device is None else torch.device(device)
+    model.to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps + 1)
     state = {"step": 0, "best": copy_weights(model), "history": History()}
     history = state["history"]
 
@@ -186,7 +188,7 @@ def fit(
                     break
                 indices = batches(state["step"])
                 with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                    loss = loss_of(data.train.images[indices], data.train.labels[indices])
+                    loss = loss_of(data.train, indices)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(_not_finite(loss.item(), state["step"], scheduler))
                 optimizer.zero_grad(set_to_none=True)
@@ -222,19 +224,47 @@ def fit(
             model.to(home).eval()
             history.seconds = time.perf_counter() - started
     if progress and history.end != "interrupted":
-        print(_summary(history))
+        print(_summary(model, history))
     if mode == "record" and history.end != "interrupted":
-        model.to(device)
+        model.cpu()  # they will be judged there
         save_pretrained(pretrained, model, recipe_and_data, asdict(history), validate)
         model.to(home).eval()
     return history
 
 
-def _summary(history):
-    return (
-        f"{history.steps[-1]} pas en {history.seconds:.0f} s. Meilleure validation : "
-        f"{history.best_val:.1f} nats/image, au pas {history.best_step}."
-    )
+def _summary(model, history):
+    """How a training went, in words; a model may name its loss, which is else « coût »."""
+    name = getattr(model, "loss_name", "coût")
+    text = f"{history.steps[-1]} pas en {history.seconds:.0f} s"
+    if history.end == "early stop":
+        text += ", arrêt avant la fin : la validation ne progressait plus"
+    text += f". Meilleure validation : {name} = {history.best_val:.1f} nats/image, "
+    if history.best_step == 0:
+        return text + (
+            "avant le premier pas : rien n'a été appris. Essayez un pas d'apprentissage (lr) dix "
+            "fois plus petit."
+        )
+    return text + f"au pas {history.best_step}."
+
+
+def _device_of(model):
+    return next(model.parameters()).device
+
+
+def _check_data(data, conditional):
+    """Raise unless `data` has a train and a val, with images, and labels if they are needed."""
+    for name in ("train", "val"):
+        part = getattr(data, name, None)
+        if not isinstance(getattr(part, "images", None), torch.Tensor):
+            raise TypeError(
+                f"data: expected a Dataset, whose train and val hold tensors of images, got a "
+                f"{type(data).__name__}. load(…) and load_images(folder) make one, and "
+                "Dataset(name, levels, train, val, test) with Split(images, labels) for each part"
+            )
+        if len(part.images) == 0:
+            raise ValueError(f"data.{name} must hold at least one image")
+        if conditional and part.labels is None:
+            raise ValueError(f"conditional=True, but data.{name} has no labels: Split(images, labels)")
 
 
 class _Batches:

@@ -3,8 +3,15 @@
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
+import torch
 
 pytest.register_assert_rewrite("exercise_answers")  # a helper whose assertions say what they saw
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    """`fit` trains on the CPU unless a test names another device: one verdict on every machine."""
+    monkeypatch.setattr("course_utils.training.choose_device", lambda: torch.device("cpu"))
 
 
 @pytest.fixture

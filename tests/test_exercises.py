@@ -569,6 +569,13 @@ def kl_that_insists_on_float32(mu, logvar):
     return 0.5 * (mu**2 + logvar.exp() - 1 - logvar) @ torch.ones(mu.shape[1])
 
 
+def kl_for_an_older_torch(mu, logvar):
+    """Its message names no « dtype »: what an answer needs is not to be read there."""
+    if mu.dtype != torch.float32:
+        raise RuntimeError("expected scalar type Float but found Double")
+    return 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
+
+
 def laplace_in_place(x, x_hat, b, mu, logvar):
     kl = 0.5 * (mu.pow_(2) + logvar.exp() - 1 - logvar).sum(1)
     return -(x.sub_(x_hat).abs_() / b + math.log(2 * b)).sum(1) - kl
@@ -582,6 +589,7 @@ RIGHT = [
     ("01.kl", kl_as_a_list),
     ("01.kl", kl_in_place),
     ("01.kl", kl_that_insists_on_float32),
+    ("01.kl", kl_for_an_older_torch),
     ("01.kl", KLAsAnObject()),
     ("01.laplace", laplace_in_place),
     ("01.sum_mean", loss_by_sum_over_batch_size),
@@ -837,10 +845,15 @@ def encode_rounded_down(bits, probabilities):
     return format(int(code, 2) - 1, f"0{len(code)}b") if "1" in code else code
 
 
+def kl_that_fails_on_float32_too(mu, logvar):
+    raise RuntimeError(mu.dtype)
+
+
 WRONG = [
     ("00.bits", lambda nats: nats * math.log(2), "on attend 1 bit"),
     ("00.bits", lambda nats: math.log2(nats + 1), "bit"),
     # mean over the dimensions; no ½; σ taken for σ²; total over the batch; sign; no sum; NaN
+    ("01.kl", kl_that_fails_on_float32_too, "s'arrête sur RuntimeError : torch.float64"),
     ("01.kl", lambda mu, lv: KL(mu, lv) / 3, "mu = [1 ; 0 ; 0]"),
     ("01.kl", lambda mu, lv: 2 * KL(mu, lv), "on attend 0,5"),
     ("01.kl", lambda mu, lv: KL(mu, lv / 2), "sigma = [0,1 ; 1 ; 1]"),

@@ -101,6 +101,18 @@ def test_loading_leaves_the_random_stream_where_training_would(data, monkeypatch
     assert torch.equal(*draws)
 
 
+def test_the_verdict_does_not_depend_on_the_device(data, monkeypatch):
+    """Noise differs from a device to another: nothing is computed on the one that would train.
+
+    A « meta » device stands in for it: it has shapes, and no numbers to judge by.
+    """
+    recorded, loaded = vae(), vae(seed=1)
+    run(recorded, data, "record", monkeypatch)
+    monkeypatch.setattr("course_utils.training.choose_device", lambda: torch.device("meta"))
+    run(loaded, data, "1", monkeypatch)
+    assert equal(loaded, weights_of(recorded))
+
+
 def test_without_a_name_a_model_always_trains(data, monkeypatch):
     monkeypatch.setenv("COURSE_PRETRAINED", "1")
     model = vae()

@@ -197,6 +197,71 @@ def test_the_learning_rate_rises_then_falls(data):
     assert pace.max().item() == pytest.approx(0.1, rel=0.05)
 
 
+# ---- what it says -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, said, unsaid",
+    [
+        ({}, "60 pas en 0 s. Meilleure validation : coût = 0.0 nats/image, au pas", "arrêt"),
+        ({"lr": 300.0, "patience": 2}, "10 pas en 0 s, arrêt avant la fin", "au pas"),
+        (
+            {"lr": 300.0},
+            "coût = 1.0 nats/image, avant le premier pas : rien n'a été appris",
+            "au pas",
+        ),
+    ],
+)
+def test_it_says_why_it_stopped_and_whether_anything_was_learned(
+    options, said, unsaid, data, capsys
+):
+    run(Mean(), data, **{"progress": True, "patience": None} | options)
+    text = capsys.readouterr().out
+    assert said in text and unsaid not in text
+
+
+def test_a_model_names_its_loss(data, capsys):
+    model = Mean()
+    model.loss_name = "écart"
+    run(model, data, progress=True)
+    assert "validation : écart = 0.0 nats/image" in capsys.readouterr().out
+
+
+# ---- data that are no data set ----------------------------------------------------------------
+
+IMAGES = torch.zeros(6, 3)
+
+
+@pytest.mark.parametrize(
+    "given, error, message",
+    [
+        (IMAGES, TypeError, "expected a Dataset.*got a Tensor.*load_images"),
+        (torch.utils.data.DataLoader(IMAGES), TypeError, "got a DataLoader"),
+        (torch.utils.data.TensorDataset(IMAGES), TypeError, "got a TensorDataset"),
+        (SimpleNamespace(train=Split(IMAGES, None), val=IMAGES), TypeError, "expected a Dataset"),
+        (
+            SimpleNamespace(train=Split(IMAGES, None), val=Split(IMAGES[:0], None)),
+            ValueError,
+            "val must hold",
+        ),
+    ],
+)
+def test_other_data_are_refused_with_the_way_to_give_them(given, error, message):
+    model = Mean()
+    with pytest.raises(error, match=message):
+        run(model, given)
+    assert model.calls == 0
+
+
+def test_labels_are_optional_unless_the_model_needs_them(data):
+    without = SimpleNamespace(
+        train=Split(data.train.images, None), val=Split(data.val.images, None)
+    )
+    assert run(Mean(), without).end == "finished"
+    with pytest.raises(ValueError, match=r"data.train has no labels: Split\(images, labels\)"):
+        run(Mean(), without, conditional=True)
+
+
 # ---- randomness -------------------------------------------------------------------------------
 
 
@@ -488,7 +553,7 @@ def test_wrong_arguments(data, options, message):
 @pytest.mark.parametrize("empty", ["train", "val"])
 def test_empty_data(data, empty):
     setattr(data, empty, part(1.0, 0, 0))
-    with pytest.raises(ValueError, match="must each hold at least one image"):
+    with pytest.raises(ValueError, match=f"data.{empty} must hold at least one image"):
         run(Mean(), data)
 
 

@@ -17,9 +17,17 @@ def call(answer, *inputs):
     try:
         return answer(*(x.clone() if isinstance(x, torch.Tensor) else x for x in inputs))
     except RuntimeError as error:
-        if "dtype" not in str(error):
-            raise
-        return answer(*(x.float() if isinstance(x, torch.Tensor) else x for x in inputs))
+        try:
+            return answer(*map(_as_float32, inputs))
+        except Exception:
+            raise error from None  # the first is the one to read
+
+
+def _as_float32(x):
+    """A copy; labels and whatever is no tensor stay as they are."""
+    if not isinstance(x, torch.Tensor):
+        return x
+    return x.to(torch.float32 if x.is_floating_point() else x.dtype, copy=True)
 
 
 @contextlib.contextmanager
