@@ -51,7 +51,7 @@ def main(arguments):
         return 0
     install()
     if arguments[:1] == ["test"]:
-        return test(arguments[1:])
+        return run("-m", "pytest", *arguments[1:])
     if arguments[:1] == ["html"]:
         folder = Path(*arguments[1:2] or ["site"]).resolve()
         return run(ROOT / ".ci" / "pages.py", folder)
@@ -147,14 +147,6 @@ def project(arguments):
     settings["COURSE_PROJECTION"] = "1"
     settings["COURSE_PRETRAINED"] = os.environ.get("COURSE_PRETRAINED", "1")
     return lab(f"/doc/tree/{path}?reset", *options, settings=settings)
-
-
-def test(arguments):
-    """All the tests; those in a browser afterwards, alone: they measure how fast demos answer."""
-    if arguments:
-        return run("-m", "pytest", *arguments)
-    status = run("-m", "pytest", "--ignore=tests/browser")
-    return run("-m", "pytest", "tests/browser", "--numprocesses=0") or status
 
 
 def rerun(what, *names):

@@ -264,7 +264,7 @@ def _check_data(data, conditional):
         if len(part.images) == 0:
             raise ValueError(f"data.{name} must hold at least one image")
         if conditional and part.labels is None:
-            raise ValueError(f"conditional=True, but data.{name} has no labels: Split(images, labels)")
+            raise ValueError(f"conditional=True: data.{name} needs labels, Split(images, labels)")
 
 
 class _Batches:

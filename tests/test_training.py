@@ -258,7 +258,7 @@ def test_labels_are_optional_unless_the_model_needs_them(data):
         train=Split(data.train.images, None), val=Split(data.val.images, None)
     )
     assert run(Mean(), without).end == "finished"
-    with pytest.raises(ValueError, match=r"data.train has no labels: Split\(images, labels\)"):
+    with pytest.raises(ValueError, match=r"data.train needs labels, Split\(images, labels\)"):
         run(Mean(), without, conditional=True)
 
 

@@ -3,9 +3,8 @@
 import shutil
 
 import lab
-import nbformat
 import pytest
-from notebook_files import NOTEBOOKS, ROOT
+from notebook_files import ROOT
 
 
 def pytest_collection_modifyitems(items):
@@ -19,14 +18,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """Copies of the notebooks, each with the floor as its last cell."""
-    folder = tmp_path_factory.mktemp("course")
-    shutil.copytree(ROOT / "notebooks" / "images", folder / "images")
-    for path in NOTEBOOKS:
-        notebook = nbformat.read(path, 4)
-        notebook.cells.append(nbformat.v4.new_code_cell(lab.FLOOR, metadata={"tags": ["floor"]}))
-        nbformat.write(notebook, folder / path.name)
-    return folder
+    folder = tmp_path_factory.mktemp("course") / "notebooks"
+    return shutil.copytree(ROOT / "notebooks", folder)
 
 
 @pytest.fixture(scope="session")

@@ -42,30 +42,6 @@ CONTROLS = {  # in the order in which a demo's are moved, and the keys to try
 # nothing is saved, nothing pops up
 SETTINGS = {"docmanager-extension/plugin": {"autosave": False}} | course.QUIET
 
-# A slider that only pushes one of two small pictures: no demo can answer faster than this.
-FLOOR = """
-import io
-
-import ipywidgets as widgets
-from PIL import Image as PilImage
-
-_pictures = []
-for _grey in (200, 220):
-    _buffer = io.BytesIO()
-    PilImage.new("RGB", (64, 64), (_grey,) * 3).save(_buffer, "PNG")
-    _pictures.append(_buffer.getvalue())
-_slider = widgets.IntSlider(value=0, min=0, max=100)
-_image = widgets.Image(value=_pictures[0], format="png", layout={"width": "64px", "height": "64px"})
-
-
-def _push(change):
-    _image.value = _pictures[change["new"] % 2]
-
-
-_slider.observe(_push, "value")
-widgets.VBox([_slider, _image])
-"""
-
 # What the tests ask of the page. `watch` notes when a key is pressed in a cell, when a new picture
 # of that cell is on the screen, and where the picture is in each frame.
 SCRIPT = """

@@ -1,4 +1,7 @@
-"""Every notebook in JupyterLab: it runs, and each control of each demo moves its picture, fast."""
+"""Every notebook in JupyterLab: it runs, and each control of each demo moves its picture.
+
+How long a demo takes to answer is measured by `tests/benchmarks/demos.py`.
+"""
 
 import lab
 import nbformat
@@ -6,9 +9,7 @@ import pytest
 from notebook_files import NOTEBOOKS
 from PIL import ImageStat
 
-MOVES = 50
 WIDGETS = "__import__('ipywidgets.widgets.widget').widgets.widget"
-FRAME = 1000 / 60  # ms: a picture waits for the next one of the screen
 
 
 @pytest.fixture(scope="module", params=[path.name for path in NOTEBOOKS])
@@ -17,18 +18,6 @@ def notebook(request, chrome, address):
     notebook.run_all(timeout=280)
     yield notebook
     notebook.close()
-
-
-def measure_floor(notebook, count=MOVES):
-    """What a slider that computes nothing takes, in this page."""
-    (cell,) = notebook.tagged("floor")
-    notebook.show(cell)
-    return notebook.walk(cell, notebook.first_control(cell), count)
-
-
-@pytest.fixture(scope="module")
-def floor(notebook):
-    return measure_floor(notebook)
 
 
 def test_it_runs_without_error_and_asks_nothing_of_the_network(notebook):
@@ -64,39 +53,17 @@ def unmoved(notebook, cell):
     return found + ["reset"] * (notebook.picture(cell) != start)
 
 
-def slow(notebook, cell, floor, attempts=3):
-    """The times of a demo if they are too long at each attempt, else an empty string.
-
-    Another program may have taken the processor: the floor is then measured again as well.
-    """
-    for attempt in range(attempts):
-        if attempt:
-            floor = measure_floor(notebook, len(floor.keys))
-        notebook.show(cell)
-        moves = notebook.walk(cell, notebook.first_control(cell), len(floor.keys))
-        times = f"cell {cell}: {moves}; floor: {floor}"
-        print("\n" + times)  # shown by pytest -s
-        assert len(moves.delays) >= 0.9 * len(floor.keys) and moves.steady, times
-        if moves.median <= 1.3 * floor.median + FRAME and moves.p95 <= 2 * floor.p95:
-            return ""
-    return times
-
-
 def test_each_control_changes_the_picture_and_the_reset_brings_it_back(notebook):
     found = {cell: unmoved(notebook, cell) for cell in notebook.tagged("demo")}
     assert not any(found.values()), found
 
 
-def test_a_demo_answers_almost_as_fast_as_a_slider_that_computes_nothing(notebook, floor):
-    assert not [times for cell in notebook.tagged("demo") if (times := slow(notebook, cell, floor))]
-
-
-def test_a_held_key_builds_no_queue_and_nothing_flickers(notebook, floor):
+def test_nothing_flickers_while_a_key_is_held(notebook):
     for cell in notebook.tagged("demo"):
         notebook.show(cell)
         with notebook.film(cell) as images:
             moves = notebook.hold(cell, notebook.first_control(cell), times=40, every=30)
-        assert moves.steady and moves.lag <= 4 * floor.p95, (cell, moves.lag)
+        assert moves.steady, cell
         assert len(images) > 3, cell
         assert all(ImageStat.Stat(image).stddev[0] > 3 for image in images), "a blank frame"
 
@@ -105,16 +72,19 @@ def test_the_play_button_moves_the_picture_until_it_is_stopped(notebook):
     for cell in notebook.tagged("demo"):
         for play in notebook.controls(cell, ".widget-play button")[:1]:
             notebook.show(cell)
+            play.click()
             seen = set()
-            play.click()
-            for _ in range(8):
-                notebook.page.wait_for_timeout(150)
+            for _ in range(300):  # half a minute, for those that never move
+                notebook.page.wait_for_timeout(100)
                 seen.add(notebook.picture(cell))
+                if len(seen) == 4:
+                    break
+            assert len(seen) == 4, cell
             play.click()
-            notebook.page.wait_for_timeout(800)  # what was on its way arrives
+            notebook.wait_idle()  # what was on its way arrives
             stopped = notebook.picture(cell)
             notebook.page.wait_for_timeout(500)
-            assert len(seen) >= 4 and notebook.picture(cell) == stopped, cell
+            assert notebook.picture(cell) == stopped, cell
 
 
 def test_a_demo_run_again_leaves_nothing_of_the_one_before(notebook):
@@ -130,8 +100,6 @@ def test_a_demo_run_again_leaves_nothing_of_the_one_before(notebook):
 # ---- the tests themselves: what they say of demos broken on purpose ----------------------------
 
 BROKEN = """
-import time
-
 import ipywidgets as widgets
 from PIL import Image
 from course_utils.demos import LivePicture
@@ -149,14 +117,12 @@ DEMOS = {
     "right": "make(page)",
     "still": "make(lambda gris: page(5))",
     "crashes": "make(lambda gris: page(gris if gris == 5 else 1 / 0))",
-    "slow": "make(lambda gris: time.sleep(0.1) or page(gris))",
 }
 
 
 @pytest.fixture(scope="module")
 def broken(folder, chrome, address):
     cells = [nbformat.v4.new_code_cell(source) for source in (BROKEN, *DEMOS.values())]
-    cells.append(nbformat.v4.new_code_cell(lab.FLOOR, metadata={"tags": ["floor"]}))
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "broken.ipynb")
     notebook = lab.Notebook(chrome, address("broken.ipynb"))
@@ -168,8 +134,4 @@ def broken(folder, chrome, address):
 @pytest.mark.parametrize("name", DEMOS)
 def test_broken_demos_are_found(name, broken):
     cell = 1 + list(DEMOS).index(name)
-    found = unmoved(broken, cell)
-    assert bool(found) == (name in ("still", "crashes")), found
-    if name in ("right", "slow"):
-        attempts = {"right": 3, "slow": 1}[name]  # what is slow is so at once
-        assert bool(slow(broken, cell, measure_floor(broken, 20), attempts)) == (name == "slow")
+    assert bool(unmoved(broken, cell)) == (name != "right")
