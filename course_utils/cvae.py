@@ -20,6 +20,7 @@ from .data import (
     check_mask,
     check_num_classes,
     class_weights,
+    layer_sizes,
     one_per_image,
 )
 from .vae import VAE, Encoder
@@ -104,7 +105,7 @@ class CVAE(VAE):
                 weight[:, :z_dim] *= (numbers / z_dim) ** 0.5
         self.prior_encoder = None
         if prior == "learned":
-            self.prior_encoder = Encoder((condition_dim,), z_dim, hidden[-1:])
+            self.prior_encoder = Encoder((condition_dim,), z_dim, layer_sizes(hidden)[-1:])
             nn.init.zeros_(self.prior_encoder.net[-1].weight)  # it starts as N(0, I)
             nn.init.zeros_(self.prior_encoder.net[-1].bias)
 
@@ -113,6 +114,9 @@ class CVAE(VAE):
 
         Labels become one-hot vectors; a single condition is repeated `n` times.
         """
+        return self._condition(y, n).to(next(self.parameters()).dtype)
+
+    def _condition(self, y, n):
         if self.num_classes is None:
             return one_per_image(self._numbers(y), n)
         if self.condition_shape is None:

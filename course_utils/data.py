@@ -156,6 +156,17 @@ def check_levels(levels):
         raise ValueError(f"levels={levels!r}: expected an integer from 2 to 256")
 
 
+def layer_sizes(hidden):
+    """Numbers of units of the hidden layers, as a tuple; one number is one layer."""
+    sizes = hidden if isinstance(hidden, tuple | list) else [hidden]
+    if any(isinstance(units, bool) or not isinstance(units, int) or units < 1 for units in sizes):
+        raise ValueError(
+            f"hidden={hidden!r}: expected the number of units of each hidden layer, such as "
+            "(400, 200), or one number"
+        )
+    return tuple(sizes)
+
+
 def check_images(x, shape, levels):
     """Raise unless `x` is a batch of integer images: shape `(B, *shape)`, in {0, …, levels − 1}.
 

@@ -184,6 +184,7 @@ def learning_curves(histories, title="Apprentissage"):
 
 def latent_map(codes, labels, title="Espace latent", *, ax=None, half_width=4.0):
     """Codes `(N, 2)` coloured by class, over the circles that hold 68 % and 95 % of p(z)."""
+    codes, labels = plane_codes(codes), labels.cpu()
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 5.6))
     for probability in (0.68, 0.95):  # in two dimensions, P(‖z‖ < r) = 1 − exp(−r² / 2)
@@ -205,6 +206,13 @@ def latent_map(codes, labels, title="Espace latent", *, ax=None, half_width=4.0)
     ax.set(xlim=(-half_width, half_width), ylim=(-half_width, half_width))
     ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     ax.set_title(title, color=COLORS["z"])
+
+
+def plane_codes(codes):
+    """Codes `(N, 2)`, ready to be drawn."""
+    if codes.dim() != 2 or codes.shape[1] != 2:
+        raise ValueError(f"expected codes (N, 2), to draw a plane; got {tuple(codes.shape)}")
+    return codes.detach().cpu()
 
 
 def density_map(ax, axis, density, color, title=""):

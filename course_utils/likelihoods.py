@@ -108,15 +108,24 @@ def discretized_gaussian(x, mu, log_sigma, levels):
     # Φ(u) − Φ(l), on the side of the bell where both are small: exact far in the tails too
     flip = lower > 0
     low, high = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
-    log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+    log_low, log_high = _log_ndtr(low), _log_ndtr(high)
     # a bin much narrower than the bell: the difference is lost in rounding, the density is not
     middle, width = (low + high) / 2, bin_ / sigma
     density = -0.5 * middle**2 - 0.5 * math.log(2 * math.pi) + torch.log(width)
     narrow = width < 1e-3
-    gap = torch.where(narrow, -1.0, log_low - log_high)  # no gradient of a lost difference
+    # so far that both logarithms round to the same number, the tail falls as the density does
+    gap = torch.where(high < -50, width * middle, log_low - log_high)
+    gap = torch.where(narrow, -1.0, gap)  # no gradient of a lost difference
     inside = torch.where(narrow, density, log_high + torch.log(-torch.expm1(gap)))
-    first, last = torch.special.log_ndtr(upper), torch.special.log_ndtr(-lower)
+    first, last = _log_ndtr(upper), _log_ndtr(-lower)
     return torch.where(x == 0, first, torch.where(x == levels - 1, last, inside))
+
+
+def _log_ndtr(x):
+    """log Φ(x). That of torch is the same, but its derivative is lost some 500 deviations away."""
+    t = x.clamp(max=-1) / math.sqrt(2)
+    tail = torch.log(torch.special.erfcx(-t) / 2) - t**2
+    return torch.where(x < -1, tail, torch.special.log_ndtr(x.clamp(min=-1)))
 
 
 def discretized_logistic_mixture(x, logit_weights, mu, log_scale, levels):

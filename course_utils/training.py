@@ -122,7 +122,7 @@ def fit(
     home = _device_of(model)
 
     def loss_of(part, indices):
-        x = part.images[indices].to(_device_of(model), non_blocking=True)
+        x = part.images[indices].to(_device_of(model))
         return model.loss(x, part.labels[indices].to(x.device)) if conditional else model.loss(x)
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from . import likelihoods
-from .data import check_images, check_levels, check_shape, log_frequencies, quantize
+from .data import check_images, check_levels, check_shape, layer_sizes, log_frequencies, quantize
 
 LOGVAR_BOUND = 10.0  # |log σ²| stays under this: σ between 0.007 and 150
 
@@ -106,7 +106,8 @@ def _concatenate(features, condition):
 class ImageModel(nn.Module):
     """Base of the models with a decoder: p(x | z), from the decoder's parameters of each pixel.
 
-    A model defines `decoder(z, condition)`, which returns `(B, num_parameters, C, H, W)`.
+    A model defines `decoder(z, condition)`, which returns `(B, num_parameters, C, H, W)`, and
+    `latent_shape`, that of the code of one image.
 
     Args:
         shape, levels, likelihood, scale: see `VAE`.
@@ -139,9 +140,16 @@ class ImageModel(nn.Module):
             raise ValueError("this VAE has no condition: leave y out, or use CVAE")
         return None
 
+    def pixel_parameters(self, z, y=None):
+        """Codes `(B, …)` -> the parameters of the law of each pixel `(B, P, C, H, W)`."""
+        if tuple(z.shape[1:]) != self.latent_shape:
+            expected = ", ".join(map(str, self.latent_shape))
+            raise ValueError(f"expected codes (B, {expected}), got {tuple(z.shape)}")
+        return self.decoder(z, self.condition(y, len(z)))
+
     def decode(self, z, y=None):
         """Codes `(B, …)` -> expected intensity of each pixel `(B, C, H, W)`, in [0, 1]."""
-        parameters = self.decoder(z, self.condition(y, len(z)))
+        parameters = self.pixel_parameters(z, y)
         if self.likelihood == "bernoulli":
             return torch.sigmoid(parameters[:, 0])
         if self.likelihood == "categorical":
@@ -151,7 +159,7 @@ class ImageModel(nn.Module):
 
     def pixel_log_likelihood(self, x, z, y=None):
         """log p(x | z) of each pixel, `(B, C, H, W)`, nats."""
-        parameters = self.decoder(z, self.condition(y, len(z)))
+        parameters = self.pixel_parameters(z, y)
         if self.likelihood == "bernoulli":
             return likelihoods.bernoulli(x, parameters[:, 0])
         if self.likelihood == "categorical":
@@ -170,7 +178,7 @@ class ImageModel(nn.Module):
         """Draw x ~ p(x | z): codes `(B, …)` -> integer images `(B, C, H, W)`."""
         if self.likelihood == "bernoulli":
             return torch.bernoulli(self.decode(z, y), generator=generator).to(torch.uint8)
-        parameters = self.decoder(z, self.condition(y, len(z)))
+        parameters = self.pixel_parameters(z, y)
         if self.likelihood == "categorical":
             probabilities = parameters.softmax(1).movedim(1, -1)  # (B, C, H, W, levels)
             x = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator)
@@ -185,7 +193,7 @@ class ImageModel(nn.Module):
 
     def _intensity(self, x):
         """Integers {0, …, levels − 1} -> [0, 1]."""
-        return x.float() / (self.levels - 1)
+        return x.to(next(self.parameters()).dtype) / (self.levels - 1)
 
 
 class VAE(ImageModel):
@@ -221,7 +229,8 @@ class VAE(ImageModel):
             raise ValueError(f"z_dim={z_dim}: expected at least one latent dimension")
         if beta < 0:
             raise ValueError(f"beta={beta}: the weight of the KL cannot be negative")
-        self.z_dim, self.beta = z_dim, beta
+        hidden = layer_sizes(hidden)
+        self.z_dim, self.latent_shape, self.beta = z_dim, (z_dim,), beta
         self.encoder = Encoder(shape, z_dim, hidden, condition_dims[0])
         self.decoder = Decoder(shape, z_dim, hidden[::-1], self.num_parameters, condition_dims[1])
 
@@ -259,7 +268,7 @@ class VAE(ImageModel):
     def prior(self, n, y=None):
         """mu, logvar `(n, z_dim)` of p(z): zeros, for N(0, I)."""
         self.condition(y, n)
-        zeros = torch.zeros(n, self.z_dim, device=next(self.parameters()).device)
+        zeros = next(self.parameters()).new_zeros(n, self.z_dim)
         return zeros, zeros
 
     # ---- the contract of the course -----------------------------------------------------------
@@ -310,6 +319,10 @@ class VAE(ImageModel):
         """Draw `n` integer images `(n, C, H, W)`: z ~ p(z), then every pixel ~ p(x | z)."""
         z = reparameterize(*self.prior(n, y), generator)
         return self.sample_pixels(z, y, generator=generator)
+
+    @property
+    def loss_name(self):
+        return "−ELBO" if self.beta == 1 else f"−E[log p(x|z)] + {self.beta:g} KL"
 
     def loss(self, x, y=None):
         """Batch mean of −E_q[log p(x | z)] + β KL, nats per image: what `fit` minimises."""

@@ -522,7 +522,8 @@ def test_the_map_is_not_upside_down(bare_explorer):
 
 def test_the_marker_and_the_codes_have_the_same_axes(model):
     """Matplotlib draws the codes, the demo draws the point: at equal z they must coincide."""
-    explorer = latent_explorer(model, torch.tensor([[2.0, -1.0]]), torch.tensor([0]))
+    codes = torch.tensor([[2.0, -1.0]], requires_grad=True)  # as an encoder gives them
+    explorer = latent_explorer(model, codes, torch.tensor([0]))
     code = centre_of(figures.CLASS_COLORS[0], explorer)
     explorer.set(z1=2.0, z2=-1.0)
     assert marker(explorer) == pytest.approx(code, abs=3)

@@ -57,8 +57,19 @@ def test_table_of_densities_counts_the_bins():
     assert "8.000" in repr(table)
 
 
+def test_a_density_is_set_apart_from_probabilities():
+    """What is positive can only be one; what is negative may be one, and is then told so."""
+    table = ComparisonTable(dims=784).add("Bernoulli", torch.tensor([-90.0]))
+    with pytest.raises(ValueError, match=r"'VAE' has log p\(x\) > 0.*density=True"):
+        table.add("VAE", torch.tensor([-3.0, 5.0]), bound=True)
+    table.add("VAE", torch.tensor([-3.0, 5.0]), bound=True, density=True, note="ELBO")
+    *_, one, other = repr(table).splitlines()
+    assert "densité" not in one
+    assert other.endswith("ELBO; densité : ne se compare pas aux probabilités")
+
+
 def test_table_columns_are_aligned():
-    table = ComparisonTable(dims=4).add("a", torch.ones(2)).add("long name", -torch.ones(2))
+    table = ComparisonTable(dims=4).add("a", -9 * torch.ones(2)).add("long name", -torch.ones(2))
     assert len({line.index("±") for line in repr(table).splitlines()[1:]}) == 1
 
 

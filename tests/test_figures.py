@@ -184,6 +184,18 @@ def test_latent_map_has_a_cloud_for_each_class_and_the_circles_of_the_prior():
     assert inside == pytest.approx([0.68, 0.95], abs=0.005)
 
 
+def test_latent_map_takes_codes_as_an_encoder_gives_them():
+    codes = torch.zeros(3, 2, requires_grad=True) + 1
+    figures.latent_map(codes, torch.arange(3))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5,), (5, 1)])
+def test_latent_map_refuses_codes_that_are_not_in_a_plane(shape):
+    with pytest.raises(ValueError, match=r"expected codes \(N, 2\), to draw a plane; got"):
+        figures.latent_map(torch.zeros(shape), torch.arange(5))
+    assert not plt.get_fignums()
+
+
 def test_latent_map_draws_where_it_is_told():
     _, ax = plt.subplots()
     figures.latent_map(torch.zeros(3, 2), torch.arange(3), ax=ax)

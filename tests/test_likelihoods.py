@@ -197,6 +197,28 @@ def test_discretized_gaussian_is_finite_far_in_the_tails(levels, mu, log_sigma):
     assert all(torch.isfinite(parameter.grad).all() for parameter in parameters)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("levels", [2, 17, 256])
+@pytest.mark.parametrize("log_sigma", [-7.0, -4.0, -1.0, 1.0, 4.0])
+def test_discretized_gaussian_has_a_slope_as_far_as_a_million_deviations(levels, log_sigma, dtype):
+    """There, log p falls as that of the density at the nearest edge: −h² / 2, of slope |h| / σ."""
+    sigma, sign = math.exp(log_sigma), torch.tensor([[-1.0], [1.0]], dtype=dtype)
+    deviations = sign * torch.logspace(2, 6, 9, dtype=dtype)  # (2, 9)
+    for k in sorted({0, 1 % levels, levels // 2, levels - 1}):
+        mu = (k / (levels - 1) + deviations * sigma).requires_grad_()
+        x = torch.full(mu.shape, k)
+        log_prob = discretized_gaussian(x, mu, torch.full_like(mu, log_sigma), levels)
+        log_prob.sum().backward()
+        edge = (k + 0.5 * sign) / (levels - 1)
+        h = ((edge - mu) / sigma).detach()
+        outside = h * sign < -10  # else μ is in the bin, or next to it
+        outside[0] &= k > 0  # the bins of both ends have no edge on that side
+        outside[1] &= k < levels - 1
+        torch.testing.assert_close(log_prob[outside], (-(h**2) / 2)[outside], rtol=0.1, atol=0)
+        torch.testing.assert_close(mu.grad[outside], (h / sigma)[outside], rtol=0.02, atol=0)
+        assert torch.isfinite(mu.grad).all()
+
+
 def test_narrow_bins_are_the_density_times_their_width():
     log_prob, (mu, log_sigma) = every_level_of_a_gaussian(256, 0.45, -1.0)
     place = torch.arange(256, dtype=torch.float64) / 255

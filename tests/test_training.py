@@ -3,6 +3,7 @@
 import builtins
 import json
 import math
+import os
 import pickle
 from types import SimpleNamespace
 
@@ -613,6 +614,12 @@ def test_a_write_cut_midway_leaves_the_old_file(tmp_path, monkeypatch, error):
         save_weights(Mean(), path, note="new")
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the permissions are those of Unix")
+def test_a_file_of_weights_can_be_read_by_all(tmp_path):
+    save_weights(Mean(), tmp_path / "model.safetensors")
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_missing_weights(tmp_path):

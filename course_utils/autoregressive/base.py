@@ -81,6 +81,11 @@ class AutoregressiveModel(nn.Module):
         """Number of values of a pixel: 0, …, levels − 1."""
         return self.law.levels
 
+    @property
+    def dtype(self):
+        """Of the weights, and of all that enters the network: float32, unless `double()`."""
+        return self.b.dtype
+
     def logits(self, x, y=None):
         """Log-odds of each pixel given those visited before it.
 
@@ -100,6 +105,8 @@ class AutoregressiveModel(nn.Module):
     def log_prob(self, x, y=None):
         """Exact log p(x), `(B,)`, nats summed over the pixels."""
         return likelihoods.sum_pixels(self.pixel_log_prob(x, y))
+
+    loss_name = "−log p(x)"
 
     def loss(self, x, y=None):
         """Batch mean of −log p(x), nats per image: what `fit` minimises."""
@@ -197,7 +204,7 @@ class AutoregressiveModel(nn.Module):
     def condition(self, y, n):
         """The condition as the networks receive it: weights `(n, num_classes)`, or None."""
         if self.num_classes is not None:
-            return class_weights(y, self.num_classes, n)
+            return class_weights(y, self.num_classes, n).to(self.dtype)
         if y is not None:
             raise ValueError("this model has no condition: leave y out, or give num_classes")
         return None
@@ -206,7 +213,8 @@ class AutoregressiveModel(nn.Module):
         """`logits`, for any ordering."""
         check_images(x, self.shape, self.levels)
         classes = self.condition(y, len(x))
-        return self._logits(x.flatten(1).float(), classes, ordering).unflatten(-1, self.shape)
+        x = x.flatten(1).to(self.dtype)
+        return self._logits(x, classes, ordering).unflatten(-1, self.shape)
 
     def _visits(self, known, generator):
         """Which ordering for which images: pairs (rows, ordering). Here, one for all."""
@@ -219,7 +227,7 @@ class AutoregressiveModel(nn.Module):
         Returns an inference tensor, which autograd refuses: to be copied.
         """
         stepper = (self._naive_stepper if naive else self._stepper)(classes, n, ordering)
-        seen = torch.zeros(self.dims, n, device=ordering.device)
+        seen = torch.zeros(self.dims, n, dtype=self.dtype, device=ordering.device)
         for i, pixels in enumerate(seen):
             choose(i, stepper(i, seen), out=pixels)
         return seen[torch.argsort(ordering)].T.reshape(n, *self.shape).to(torch.uint8)
@@ -228,7 +236,7 @@ class AutoregressiveModel(nn.Module):
         """One full pass for each pixel: the oracle of every fast `_stepper`."""
 
         def step(i, seen):
-            x = torch.zeros(n, self.dims, device=seen.device)
+            x = seen.new_zeros(n, self.dims)
             x[:, ordering[:i]] = seen[:i].T
             return self._logits(x, classes, ordering)[..., ordering[i]]
 

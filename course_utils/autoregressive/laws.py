@@ -198,7 +198,8 @@ class LogisticMixture(LevelsLaw):
 def _moments(images, levels):
     """Mean and deviation of each pixel, in [0, 1]; a deviation is one bin at least."""
     grey = images.float() / (levels - 1)
-    return grey.mean(0), grey.std(0).clamp(min=1 / (levels - 1))
+    deviation = grey.std(0, correction=min(1, len(images) - 1))  # of one image: zero
+    return grey.mean(0), deviation.clamp(min=1 / (levels - 1))
 
 
 # By the names that the models take: `PixelCNN(shape, levels=17, output="gaussian")`.

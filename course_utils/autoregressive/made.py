@@ -12,12 +12,14 @@ The paper draws the degrees at random; here they are spread evenly, and sorted.
 """
 
 import math
+import warnings
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .. import likelihoods
+from ..data import layer_sizes
 from .base import AutoregressiveModel, check_ordering
 
 
@@ -48,7 +50,8 @@ class MADE(AutoregressiveModel):
     Args:
         shape, ordering, num_classes: see `AutoregressiveModel`.
         hidden: number of units of each hidden layer; `()` leaves an FVSBN.
-        direct: also connect each output to the pixels before it.
+        direct: also connect each output to the pixels before it. Without it, a layer of fewer than
+            D − 1 units hides some pixels from those that follow: a warning says so.
         dropout: share of the hidden units switched off at each training step.
     """
 
@@ -63,10 +66,16 @@ class MADE(AutoregressiveModel):
         num_classes=None,
     ):
         super().__init__(shape, ordering=ordering, num_classes=num_classes)
-        if any(units < 1 for units in hidden):
-            raise ValueError(f"hidden={hidden}: expected at least one unit per layer")
+        hidden = layer_sizes(hidden)
         if not hidden and not direct:
             raise ValueError("without hidden layers nor direct connections, no pixel sees another")
+        if not direct and min(hidden) < self.dims - 1:
+            warnings.warn(
+                f"hidden={hidden} and direct=False: with fewer than {self.dims - 1} units in a "
+                "layer, some pixels no longer see all those before them. Give more units, or "
+                "direct=True",
+                stacklevel=2,
+            )
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout}: expected a share in [0, 1)")
         self.dropout = dropout
@@ -86,7 +95,10 @@ class MADE(AutoregressiveModel):
             degrees = 1 + torch.arange(units) * max(self.dims - 1, 1) // units
             self.register_buffer(f"degrees{number}", degrees)
         self._cache_masks()
-        self.register_load_state_dict_post_hook(lambda model, _: model._cache_masks())
+
+    def _load_from_state_dict(self, *args):
+        super()._load_from_state_dict(*args)
+        self._cache_masks()
 
     def degrees(self):
         """The degrees m(k) of each hidden layer, a list of `(units,)`."""
@@ -238,6 +250,8 @@ class OrderAgnosticMADE(MADE):
             for ordering in self.orderings
         ]
         return torch.logsumexp(torch.stack(terms), 0) - math.log(len(terms))
+
+    loss_name = "−log p(x), dans un ordre au hasard"
 
     def loss(self, x, y=None):
         """Batch mean of −log p(x) in one random ordering, drawn from the global random stream."""

@@ -47,6 +47,10 @@ class MarkovTable(AutoregressiveModel):
         self.register_buffer("parents", parents)
         self.register_buffer("table", torch.zeros(self.dims, 2**num_parents))  # log-odds
 
+    @property
+    def dtype(self):
+        return self.table.dtype
+
     def _just_before(self, order):
         position = torch.argsort(self.ordering)
         step = position[:, None] - torch.arange(1, order + 1)  # (D, order)
@@ -102,7 +106,7 @@ class MarkovTable(AutoregressiveModel):
 
     def _line(self, x):
         """Line of each pixel's table: its parents read as a binary number. `(B, D)` -> `(B, D)`."""
-        outside = torch.zeros(len(x), 1, device=x.device)
+        outside = x.new_zeros(len(x), 1)
         bits = torch.cat([x, outside], 1).long()[:, self.parents]  # (B, D, parents)
         weights = 2 ** torch.arange(self.parents.shape[1], device=x.device)
         return (bits * weights).sum(-1)
@@ -112,7 +116,7 @@ class MarkovTable(AutoregressiveModel):
 
     def _stepper(self, classes, n, ordering):
         steps = _visited_at(ordering)[self.parents][ordering]  # (D, parents): when each was visited
-        weights = 2.0 ** torch.arange(self.parents.shape[1], device=steps.device)
+        weights = 2 ** torch.arange(self.parents.shape[1], device=steps.device).to(self.dtype)
         table = self.table[ordering]
 
         def step(i, seen):

@@ -114,7 +114,7 @@ class RowsAbove:
     def __init__(self, weight, n, width, bias=None):
         out, features, rows, columns = weight.shape
         reach = columns // 2
-        maps = torch.zeros(rows, features, (width + 2 * reach) * n, device=weight.device)
+        maps = weight.new_zeros(rows, features, (width + 2 * reach) * n)
         self.maps = maps
         self.nearest = maps[-1, :, reach * n : (reach + width) * n].unflatten(1, (width, n))
         self.taps = [
@@ -124,9 +124,9 @@ class RowsAbove:
             )
             for column in range(columns)
         ]
-        bias = torch.zeros(out, 1, 1, device=weight.device) if bias is None else bias
+        bias = weight.new_zeros(out, 1, 1) if bias is None else bias
         self.bias = bias.expand(out, width, n).flatten(1)
-        self.sums = torch.empty(out, width * n, device=weight.device)
+        self.sums = weight.new_empty(out, width * n)
         self.row = self.sums.unflatten(1, (width, n))
 
     def push(self, row):
@@ -164,12 +164,12 @@ class ConvCache:
     def __init__(self, conv, biases, n, width, *, scale=1):
         weight = conv.masked_weight()
         out, features, rows, _ = weight.shape
-        reach, device = conv.padding[0], weight.device
+        reach = conv.padding[0]
         self.biases = biases
         # (out, taps · features)
         self.weight = weight[:, :, -1, : reach + 1].transpose(1, 2).flatten(1) * scale
 
-        padded = torch.zeros(reach + width, features, n, device=device)
+        padded = weight.new_zeros(reach + width, features, n)
         self.row = padded[reach:]
         self.windows = [  # the pixel and those on its left: W views (taps · features, n)
             padded[column : column + reach + 1].flatten(0, 1) for column in range(width)
@@ -177,8 +177,8 @@ class ConvCache:
         self.above = None
         if rows > 1:
             self.above = RowsAbove(weight[:, :, :-1], n, width)
-        self.sums = torch.empty(width, out, n, device=device)  # the share of the rows above
-        self.new = torch.empty(out, n, device=device)
+        self.sums = weight.new_empty(width, out, n)  # the share of the rows above
+        self.new = weight.new_empty(out, n)
 
     def start_row(self, row, above=None):
         """The row before is complete; `above` `(out, W, n)` is added to the new one's outputs."""

@@ -11,6 +11,7 @@ paper's.
 import torch
 from torch import nn
 
+from ..data import layer_sizes
 from .base import AutoregressiveModel
 
 
@@ -86,8 +87,10 @@ class NADE(AutoregressiveModel):
 
     def __init__(self, shape, *, hidden=500, ordering=None, num_classes=None, lean=True):
         super().__init__(shape, ordering=ordering, num_classes=num_classes)
-        if hidden < 1:
-            raise ValueError(f"hidden={hidden}: expected at least one unit")
+        sizes = layer_sizes(hidden)
+        if len(sizes) != 1:
+            raise ValueError(f"hidden={hidden}: a NADE has one hidden layer; MADE has several")
+        (hidden,) = sizes
         self.lean = lean
         scale = self.dims**-0.5
         self.W = nn.Parameter(scale * (2 * torch.rand(self.dims, hidden) - 1))

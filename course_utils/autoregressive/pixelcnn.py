@@ -20,7 +20,6 @@ class PixelCNN(PixelModel):
 
     Args:
         gated: True: gates and two stacks, no blind spot. False: the plain one, with residual links.
-        features: F, number of features of a pixel.
         layers: number of masked layers; the first has the mask A, the others the mask B.
         kernel_size, first_kernel_size: odd; of the first layer, and of the others.
         position_map: each layer learns a bias for each position.
@@ -33,7 +32,6 @@ class PixelCNN(PixelModel):
         shape,
         *,
         gated=True,
-        features=32,
         layers=7,
         kernel_size=3,
         first_kernel_size=7,
@@ -42,7 +40,7 @@ class PixelCNN(PixelModel):
         dropout=0.0,
         **options,
     ):
-        super().__init__(shape, features=features, **options)
+        super().__init__(shape, **options)
         if layers < 1:
             raise ValueError(f"layers={layers}: expected at least one")
         check_kernel_size(kernel_size, at_least=3)
@@ -55,9 +53,10 @@ class PixelCNN(PixelModel):
         biases = {"position_map": position_map, "num_classes": self.num_classes}
         biases["class_map"] = class_map
         layer = GatedLayer if gated else PlainLayer
-        sizes = [(self.in_features, first_kernel_size)] + [(features, kernel_size)] * (layers - 1)
+        first, *others = [first_kernel_size] + [kernel_size] * (layers - 1)
+        sizes = [(self.in_features, first), *((self.features, size) for size in others)]
         self.layers = nn.ModuleList(
-            layer(in_features, features, size, first=number == 0, groups=self.groups,
+            layer(in_features, self.features, size, first=number == 0, groups=self.groups,
                   shape=self.shape, **biases)
             for number, (in_features, size) in enumerate(sizes)
         )  # fmt: skip
@@ -144,7 +143,7 @@ class _PlainCache:
             ConvCache(layer.conv, layer.bias.rows(classes), n, width) for layer in model.layers
         ]
         self.convs, self.row = convs, convs[0].row
-        self.last = torch.empty(model.features, n, device=model.b.device)
+        self.last = model.b.new_empty(model.features, n)
         outs = [conv.row for conv in convs[1:]] + [[self.last] * width]
         self.plan = [
             [
@@ -186,7 +185,7 @@ class _GatedCache:
         self.layers = [_GatedLayerCache(layer, classes, n, width) for layer in model.layers]
         convs = [layer.conv for layer in self.layers]
         self.row = convs[0].row
-        self.last = torch.empty(features, n, device=model.b.device)
+        self.last = model.b.new_empty(features, n)
         zeros = torch.zeros_like(self.last)  # the first layer has no residual link
         outs = [conv.row for conv in convs[1:]] + [[self.last] * width]
         self.plan = [
@@ -216,7 +215,7 @@ class _GatedCache:
 class _GatedLayerCache:
     def __init__(self, layer, classes, n, width):
         features = len(layer.residual.weight)
-        scale = torch.ones(2 * features, 1, device=layer.residual.weight.device)
+        scale = layer.residual.weight.new_ones(2 * features, 1)
         scale[:features] = 2  # the a of a gate
         # the vertical stack; its gates are the halves of those of the layer before
         weight = layer.vertical.weight if layer.first else 2 * layer.vertical.weight

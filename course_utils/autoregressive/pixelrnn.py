@@ -16,10 +16,9 @@ from .pixels import Bias, PixelModel
 class _PixelRNN(PixelModel):
     """A first convolution with the mask A, then layers of LSTM with residual links."""
 
-    def __init__(
-        self, shape, *, features=32, layers=2, first_kernel_size=7, position_map=True, **options
-    ):
-        super().__init__(shape, features=features, **options)
+    def __init__(self, shape, *, layers=2, first_kernel_size=7, position_map=True, **options):
+        super().__init__(shape, **options)
+        features = self.features
         if layers < 1:
             raise ValueError(f"layers={layers}: expected at least one")
         check_kernel_size(first_kernel_size, at_least=3)
@@ -46,7 +45,6 @@ class RowLSTM(_PixelRNN):
     See `PixelModel` for the other arguments.
 
     Args:
-        features: F, number of features of a pixel, and of cells of an LSTM.
         layers: number of LSTM layers, after the first convolution.
         first_kernel_size: odd; of the first convolution (mask A).
         position_map: each layer learns a bias for each position.

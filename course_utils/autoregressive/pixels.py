@@ -12,7 +12,7 @@ from torch import nn
 
 from .. import likelihoods
 from .base import AutoregressiveModel
-from .laws import OUTPUTS, Bernoulli
+from .laws import OUTPUTS, Bernoulli, Gaussian
 from .masked import MaskedConv2d
 
 
@@ -28,7 +28,8 @@ class PixelModel(AutoregressiveModel):
         output: the law of a pixel of more than two levels: `"softmax"`, `"gaussian"` or
             `"logistic mixture"`; see `laws`. With two levels, a Bernoulli.
         num_classes: give it for a model of p(x | y); see `AutoregressiveModel`.
-        features: F, number of features of a pixel; a multiple of C when the channels are linked.
+        features: F, number of features of a pixel, and of cells of an LSTM; a multiple of C when
+            the channels are linked. By default 32, or the next multiple.
         link_channels: True: V reads R, and B reads R and V, at the same pixel. False: given the
             pixels before, the channels are independent.
         one_hot: show each value to the network as `levels` zeros and ones, instead of as an
@@ -43,7 +44,7 @@ class PixelModel(AutoregressiveModel):
         levels=2,
         output="softmax",
         num_classes=None,
-        features=32,
+        features=None,
         link_channels=True,
         one_hot=False,
         embedding=None,
@@ -61,8 +62,10 @@ class PixelModel(AutoregressiveModel):
         channels = self.shape[0]
         # raster order, the channels of a pixel one after the other
         self.ordering.copy_(torch.arange(self.dims).view(self.shape).permute(1, 2, 0).flatten())
-        self.features, self.one_hot = features, one_hot
         self.groups = channels if link_channels else 1
+        if features is None:
+            features = 32 + -32 % self.groups
+        self.features, self.one_hot = features, one_hot
         if features < 1 or features % self.groups:
             raise ValueError(
                 f"features={features}: expected a multiple of {self.groups}, as many per colour"
@@ -101,6 +104,10 @@ class PixelModel(AutoregressiveModel):
         raise NotImplementedError
 
     # ---- the contract of the course -----------------------------------------------------------
+
+    @property
+    def loss_name(self):
+        return "majorant de −log p(x)" if isinstance(self.law, Gaussian) else "−log p(x)"
 
     def loss(self, x, y=None):
         """Batch mean of −log p(x), nats per image; an upper bound of it for a Gaussian output."""

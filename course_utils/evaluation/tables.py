@@ -51,10 +51,11 @@ class ComparisonTable(Table):
         self.quantity = quantity
         self.rows = []
 
-    def add(self, model, log_prob, *, bound=False, note=""):
+    def add(self, model, log_prob, *, bound=False, density=False, note=""):
         """Add a row: the mean of `log_prob` `(B,)`, nats per image, over the images of a test set.
 
-        `bound` marks a lower bound on log p(x) (its negative is then shown with a « ≤ »).
+        `bound` marks a lower bound on log p(x) (its negative is then shown with a « ≤ »);
+        `density`, the density of a continuous law, which does not compare to a probability.
         """
         log_prob = torch.as_tensor(log_prob).detach().cpu()
         if log_prob.dim() != 1 or len(log_prob) == 0 or not log_prob.is_floating_point():
@@ -64,6 +65,13 @@ class ComparisonTable(Table):
             )
         if not torch.isfinite(log_prob).all():
             raise ValueError(f"the log-likelihoods of {model!r} are not all finite")
+        if density:
+            note = "; ".join(filter(None, (note, "densité : ne se compare pas aux probabilités")))
+        elif self.dequantized_levels is None and (log_prob > 0).any():
+            raise ValueError(
+                f"{model!r} has log p(x) > 0: this is a density, not a probability, and the two do "
+                "not compare. Mark its row: add(…, density=True)"
+            )
         nats = -log_prob.double().mean().item()
         error = log_prob.double().std(correction=0).item() / math.sqrt(len(log_prob))
         bits = bits_per_dim(nats, self.dims, dequantized_levels=self.dequantized_levels)

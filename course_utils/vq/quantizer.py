@@ -149,6 +149,11 @@ class VectorQuantizer(nn.Module):
         """
         if z_e.dim() != 4 or z_e.shape[1] != self.code_dim:
             raise ValueError(f"expected vectors (B, {self.code_dim}, h, w), got {tuple(z_e.shape)}")
+        # in a training on 16 bits too, distances and moving averages keep those of the codebook
+        with torch.autocast(z_e.device.type, enabled=False):
+            return self._quantize(z_e.to(self.codebook.dtype))
+
+    def _quantize(self, z_e):
         if self.training and not self.started:
             self._move(torch.ones_like(self.uses, dtype=torch.bool), z_e)
             self.started.fill_(True)
@@ -165,7 +170,7 @@ class VectorQuantizer(nn.Module):
         self.uses += uses
         self.steps += 1
         if self.ema:
-            self.counts.lerp_(uses.float(), 1 - self.decay)
+            self.counts.lerp_(uses.to(self.counts.dtype), 1 - self.decay)
             self.sums.lerp_(sum_by_code(z_e, codes, self.num_codes), 1 - self.decay)
             self.codebook.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
         if self.restart_every and self.steps % self.restart_every == 0:

@@ -84,6 +84,7 @@ class VQVAE(ImageModel):
             raise ValueError(f"beta={beta}: the weight of the commitment cannot be negative")
         self.beta, self.num_codes = beta, num_codes
         self.code_shape = (1, height // 4, width // 4)
+        self.latent_shape = (code_dim, height // 4, width // 4)
         self.encoder = nn.Sequential(
             nn.Conv2d(channels, features, 4, stride=2, padding=1),
             nn.ReLU(),
@@ -122,6 +123,10 @@ class VQVAE(ImageModel):
         """log p(x | z_q), nats, ‖sg[z_e] − e‖² and ‖z_e − sg[e]‖²: `(B,)` each."""
         z_q, _, codebook, commitment = self.quantizer(self.embed_images(x))
         return self.log_likelihood(x, z_q), codebook, commitment
+
+    @property
+    def loss_name(self):
+        return f"−log p(x|z_q) + {self.beta:g} ‖z_e − e‖²"
 
     def loss(self, x, y=None):
         """Batch mean of −log p(x | z_q) + ‖sg[z_e] − e‖² + β ‖z_e − sg[e]‖² (eq. 3).
@@ -204,12 +209,13 @@ def code_prior(model, *, num_classes=None, features=32, layers=4, **options):
     """
     atoms = model.quantizer.codebook.detach()
     atoms = atoms - atoms.mean(0)
+    spread = atoms.std().clamp(min=1e-6)  # zero if the codebook has collapsed into one point
     options = {"first_kernel_size": 3, "class_map": num_classes is not None} | options
     return PixelCNN(
         model.code_shape,
         levels=model.num_codes,
         num_classes=num_classes,
-        embedding=atoms / atoms.std(),
+        embedding=atoms / spread,
         features=features,
         layers=layers,
         **options,
