@@ -4,10 +4,11 @@
 network. `mnist` and `fashion_mnist` are downloaded once by torchvision.
 """
 
-import http.client
+import contextlib
 import math
 import os
 import shutil
+import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
         copies: for `digits` enlarged to 14 or 28 pixels, how many randomly deformed copies of
             each image the training set holds (10 by default). The validation and test images
             are deformed once, by the same law. 0 switches the deformation off everywhere.
-        root: where the downloaded archives live. By default the environment variable
+        root: where the downloaded files live. By default the environment variable
             `COURSE_DATA`, else the folder `data/` of the course, or one of the user's own where
             that one cannot be written.
 
@@ -88,7 +89,7 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
     Raises:
         ValueError: an argument is out of range.
         ConnectionError: the data set is not there yet and cannot be downloaded.
-        ImportError: `mnist` or `fashion_mnist` is asked for and torchvision does not import.
+        ImportError: it is not there yet, and torchvision, which downloads it, does not import.
     """
     name = os.environ.get("COURSE_DATASET") or "digits" if name is None else name
     if name not in NAMES:
@@ -112,7 +113,7 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
     if name == "digits":
         parts = _digits(size, 10 if copies is None else copies)
     else:
-        parts = _torchvision(name, size, root)
+        parts = _mnist(name, size, root)
 
     generator = torch.Generator().manual_seed(DATA_SEED)
     splits = []
@@ -379,55 +380,46 @@ def enlarge(grey, generator=None):
 
 
 # ---------------------------------------------------------------------------------------------
-# mnist, fashion_mnist: torchvision downloads, checks and unpacks
+# mnist, fashion_mnist: torchvision downloads, verifies and unpacks
 # ---------------------------------------------------------------------------------------------
 
 _TORCHVISION_CLASS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 
-# The unpacked files and their sizes in bytes, the same for both data sets.
+# The unpacked files and the shapes that they hold, the same for both data sets.
 _IDX_FILES = {
-    "train-images-idx3-ubyte": 47_040_016,
-    "train-labels-idx1-ubyte": 60_008,
-    "t10k-images-idx3-ubyte": 7_840_016,
-    "t10k-labels-idx1-ubyte": 10_008,
+    "train-images-idx3-ubyte": (60_000, 28, 28),
+    "train-labels-idx1-ubyte": (60_000,),
+    "t10k-images-idx3-ubyte": (10_000, 28, 28),
+    "t10k-labels-idx1-ubyte": (10_000,),
 }
+
+SILENCE = 30  # seconds without a byte before a download is given up
 
 
 def data_root(root=None, *, present=lambda folder: False):
-    """Folder of the downloaded archives: `root`, else `COURSE_DATA`, else the course's `data/`.
+    """Folder of the downloaded files: `root`, else `COURSE_DATA`, else the course's `data/`.
 
     Where `data/` cannot be written, as in an installation that many share, and is not known to
     hold what is looked for (`present`, a function of the folder), it is a folder of the user's.
     """
     root = root or os.environ.get("COURSE_DATA")
     if root:
-        return Path(root)
+        return Path(root).expanduser()
     shared = Path(__file__).parents[1] / "data"
     if present(shared) or os.access(shared, os.W_OK):
         return shared
     return platformdirs.user_cache_path("course_utils")
 
 
-def _torchvision(name, size, root):
+def _mnist(name, size, root):
     """Three pairs (grey images in [0, 1], labels): train 50 000 / val 10 000 / test 10 000."""
     class_name = _TORCHVISION_CLASS[name]
-    root = data_root(root, present=lambda folder: _unpacked(folder / class_name / "raw"))
-    try:
-        # Imported only here: a broken torchvision must not stop work on the embedded digits.
-        from torchvision import datasets
-    except Exception as error:  # RuntimeError when its build does not fit torch's
-        raise ImportError(
-            f"{name} needs torchvision, which does not import here ({error}). Reinstall torch "
-            "and torchvision together, or use the embedded images: "
-            'load("digits"), COURSE_DATASET=digits'
-        ) from error
-    dataset_class = getattr(datasets, class_name)
-
+    root = data_root(root, present=lambda folder: _read(folder / class_name / "raw") is not None)
     raw = root / class_name / "raw"
-    if not _unpacked(raw):
-        _download(dataset_class, raw)
-    full = dataset_class(root, train=True, download=False)
-    test = dataset_class(root, train=False, download=False)
+    tensors = _read(raw)
+    if tensors is None:
+        tensors = _download(class_name, raw)
+    full, full_labels, test, test_labels = tensors
 
     def grey(images):  # (N, 28, 28) uint8 -> (N, 1, size, size) in [0, 1]
         images = images[:, None].float() / 255
@@ -436,47 +428,76 @@ def _torchvision(name, size, root):
         return F.avg_pool2d(images, images.shape[-1] // size)
 
     return [
-        (grey(full.data[:50_000]), full.targets[:50_000].long()),
-        (grey(full.data[50_000:]), full.targets[50_000:].long()),
-        (grey(test.data), test.targets.long()),
+        (grey(full[:50_000]), full_labels[:50_000].long()),
+        (grey(full[50_000:]), full_labels[50_000:].long()),
+        (grey(test), test_labels.long()),
     ]
 
 
-def _unpacked(raw):
-    """True when the four files are there, complete."""
-    return all(
-        (raw / name).is_file() and (raw / name).stat().st_size == bytes_
-        for name, bytes_ in _IDX_FILES.items()
-    )
+def _read(raw):
+    """The four files as uint8 tensors, or None where one is missing, cut short or damaged."""
+    tensors = []
+    for name, shape in _IDX_FILES.items():
+        header = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
+        file = raw / name
+        contents = bytearray(file.read_bytes() if file.is_file() else b"")
+        if not contents.startswith(header) or len(contents) != len(header) + math.prod(shape):
+            return None
+        values = torch.frombuffer(contents, dtype=torch.uint8, offset=len(header))
+        tensors.append(values.view(shape))
+    return tensors
 
 
-def _download(dataset_class, raw):
-    """Download, verify (MD5, by torchvision) and unpack beside the target, then move into place.
+def _download(class_name, raw):
+    """Download, verify (MD5, by torchvision) and unpack aside, then move to `raw`.
 
-    Whatever happens on the way, nothing half-written is left where the next call would look.
+    Whatever happens on the way, nothing is left behind.
+
+    Returns:
+        the four tensors of `_read`.
     """
-    name = dataset_class.__name__
-    staging = None
     try:
-        raw.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".download-", dir=raw.parent))
-        staged_raw = staging / name / "raw"
-        staged_raw.mkdir(parents=True)
-        for archive in raw.glob("*.gz"):  # archives brought by hand spare the download
-            shutil.copy(archive, staged_raw)
-        dataset_class(staging, download=True)
-        if not _unpacked(staged_raw):
-            raise RuntimeError("the unpacked files do not have the expected sizes")
-        raw.mkdir(exist_ok=True)
-        for file in _IDX_FILES:
-            os.replace(staged_raw / file, raw / file)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        raise ConnectionError(
-            f"{name} could not be downloaded to {raw} ({error}). Nothing was left half-written. "
-            "Check the network, and that this folder can be written, then try again; or put "
-            "its four .gz archives into that folder; "
-            'or use the embedded images: load("digits"), COURSE_DATASET=digits'
+        # Imported only here: a broken torchvision must not stop work on images that are there.
+        from torchvision import datasets
+    except Exception as error:  # RuntimeError when its build does not fit torch's
+        raise ImportError(
+            f"{class_name} needs torchvision, which does not import here ({error}). Reinstall "
+            "torch and torchvision together, or use the embedded images: "
+            'load("digits"), COURSE_DATASET=digits'
         ) from error
+    try:
+        # Aside, but on the same disk: in the nearest folder that exists.
+        aside = {"prefix": ".download-", "dir": next(p for p in raw.parents if p.is_dir())}
+        with tempfile.TemporaryDirectory(**aside, ignore_cleanup_errors=True) as staging:
+            staged = Path(staging, class_name, "raw")
+            staged.mkdir(parents=True)
+            for archive in raw.glob("*.gz"):  # archives brought by hand spare the download
+                shutil.copy(archive, staged)
+            with _silence_limited():
+                getattr(datasets, class_name)(staging, download=True)
+            tensors = _read(staged)
+            if tensors is None:
+                raise RuntimeError("the unpacked files do not have the expected sizes")
+            raw.mkdir(parents=True, exist_ok=True)
+            for name in _IDX_FILES:
+                os.replace(staged / name, raw / name)
+    except Exception as error:  # of the network, of the disk, or of torchvision's own
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConnectionError(
+            f"{class_name} could not be downloaded to {raw}. Nothing was left half-written. "
+            "Check the network, and that this folder can be written, then try again; or put its "
+            "four .gz archives into that folder, whole (a damaged one is downloaded again); or "
+            f'use the embedded images: load("digits"), COURSE_DATASET=digits. Reason: {reason}'
+        ) from None
+    return tensors
+
+
+@contextlib.contextmanager
+def _silence_limited():
+    """Sockets opened in this context give up after `SILENCE` seconds without a byte."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
+    try:
+        yield
     finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
+        socket.setdefaulttimeout(before)

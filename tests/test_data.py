@@ -2,9 +2,11 @@
 
 import gzip
 import hashlib
-import http.client
+import http.server
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import platformdirs
@@ -200,6 +202,8 @@ def test_data_root(monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path / "elsewhere"))
     assert data_root() == tmp_path / "elsewhere"
     assert data_root(tmp_path) == tmp_path
+    monkeypatch.setenv("COURSE_DATA", "~/x")
+    assert data_root() == Path.home() / "x" == data_root("~/x")
 
 
 def test_where_data_cannot_be_written_downloads_go_to_the_user(monkeypatch, tmp_path):
@@ -429,7 +433,7 @@ def no_torchvision(request, monkeypatch, tmp_path):
 
 
 def test_without_torchvision_the_error_names_digits_which_still_work(no_torchvision, tmp_path):
-    with pytest.raises(ImportError, match=r'mnist needs torchvision.*load\("digits"\)') as caught:
+    with pytest.raises(ImportError, match=r'MNIST needs torchvision.*load\("digits"\)') as caught:
         load("mnist", root=tmp_path)
     assert no_torchvision in str(caught.value)
     assert len(load("digits", size=8).train) == 1350
@@ -443,32 +447,51 @@ def offline(monkeypatch):
         monkeypatch.setattr(dataset_class, "mirrors", ["http://127.0.0.1:9/"])
 
 
-def files_under(folder):
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+def contents(folder):
+    return {file: file.is_file() and file.read_bytes() for file in folder.rglob("*")}
 
 
-def check_nothing_half_written(root):
-    assert files_under(root) == []
-    assert not list(root.rglob(".download-*"))
+def check_refused(name, root, message):
+    """One error, which says what to do, and the folder as it was."""
+    before = contents(root)
+    with pytest.raises(ConnectionError, match=message) as caught:
+        load(name, root=root)
+    for advice in ("four .gz archives into that folder", 'load("digits")'):
+        assert advice in str(caught.value)
+    assert caught.value.__suppress_context__, "one traceback"
+    assert contents(root) == before
 
 
+@pytest.mark.parametrize("root", ["", "new/one"])
 @pytest.mark.parametrize(
     ("name", "class_name"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")]
 )
-def test_offline_says_what_to_do_and_leaves_nothing(offline, tmp_path, name, class_name):
-    with pytest.raises(ConnectionError, match=rf'^{class_name} could not(.|\n)*load\("digits"\)'):
-        load(name, root=tmp_path)
-    check_nothing_half_written(tmp_path)
+def test_offline_says_what_to_do_and_leaves_nothing(offline, tmp_path, name, class_name, root):
+    check_refused(name, tmp_path / root, f"^{class_name} could not")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_that_stalls_is_given_up(offline, monkeypatch, tmp_path):
+    class Stalling(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 1000\r\n\r\n" + bytes(500))
+            given_up.wait(10)
+
+    given_up = threading.Event()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stalling) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        mirror = f"http://127.0.0.1:{server.server_port}/"
+        monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", [mirror])
+        monkeypatch.setattr(data, "SILENCE", 0.3)
+        check_refused("mnist", tmp_path, "Reason: TimeoutError")
+        given_up.set()
+        server.shutdown()
+    assert socket.getdefaulttimeout() is None
 
 
 @pytest.mark.parametrize(
     ("failure", "expected"),
-    [
-        (TimeoutError("timed out"), ConnectionError),
-        (http.client.IncompleteRead(b"half"), ConnectionError),
-        (KeyboardInterrupt(), KeyboardInterrupt),
-    ],
-    ids=lambda value: getattr(type(value), "__name__", None),
+    [(AssertionError, ConnectionError), (KeyboardInterrupt, KeyboardInterrupt)],
 )
 def test_a_download_cut_midway_leaves_nothing(offline, monkeypatch, tmp_path, failure, expected):
     def half_a_download(url, download_root, filename, md5):
@@ -479,7 +502,7 @@ def test_a_download_cut_midway_leaves_nothing(offline, monkeypatch, tmp_path, fa
     monkeypatch.setattr(module, "download_and_extract_archive", half_a_download)
     with pytest.raises(expected):
         load("mnist", root=tmp_path)
-    check_nothing_half_written(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---- MNIST: FAKE archives of the real sizes, never the real images --------------------------
@@ -498,62 +521,63 @@ def fake_idx(name):
     return header + body.numpy().tobytes()
 
 
-@pytest.fixture(scope="module")
-def fake_archives(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    for name in IDX_NAMES:
-        packed = gzip.compress(fake_idx(name), compresslevel=1)
-        (folder / f"{name}.gz").write_bytes(packed)
-    return folder
-
-
 @pytest.fixture
-def fake_mnist(fake_archives, offline, monkeypatch, tmp_path):
+def fake_mnist(offline, monkeypatch, tmp_path):
     """A course folder whose `MNIST/raw` holds the four fake archives, and no network."""
-    datasets = pytest.importorskip("torchvision.datasets")
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     resources = []
-    for archive in fake_archives.iterdir():
-        (raw / archive.name).symlink_to(archive)
-        resources.append((archive.name, hashlib.md5(archive.read_bytes()).hexdigest()))
-    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    for name in IDX_NAMES:
+        packed = gzip.compress(fake_idx(name), compresslevel=1)
+        (raw / f"{name}.gz").write_bytes(packed)
+        resources.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
+    monkeypatch.setattr("torchvision.datasets.MNIST.resources", resources)
     return tmp_path
 
 
-def test_mnist_from_archives_brought_by_hand(fake_mnist):
+def test_mnist_from_archives_brought_by_hand(fake_mnist, monkeypatch):
     mnist = load("mnist", size=14, root=fake_mnist)
     assert [len(getattr(mnist, part)) for part in PARTS] == [50_000, 10_000, 10_000]
-    assert not list(fake_mnist.rglob(".download-*"))
-    assert set(IDX_NAMES) <= set(files_under(fake_mnist))
+    raw = fake_mnist / "MNIST" / "raw"
+    expected = [name + suffix for name in IDX_NAMES for suffix in ("", ".gz")]
+    assert sorted(file.name for file in raw.iterdir()) == sorted(expected)
+    assert list(fake_mnist.iterdir()) == [raw.parent]
     for part, first in zip(PARTS, (0, 50_000, 0)):  # validation: the end of the training file
         index = first + torch.arange(len(getattr(mnist, part)))
         assert torch.equal(getattr(mnist, part).labels, index // 7 % 10)
         greys = (index % 256).to(torch.uint8)
         assert (getattr(mnist, part).images == greys[:, None, None, None]).all()
 
-    binary = load("mnist", size=8, levels=2, root=fake_mnist)
+    with monkeypatch.context() as without:  # what is there does not need torchvision
+        without.setitem(sys.modules, "torchvision", None)
+        binary = load("mnist", size=8, levels=2, root=fake_mnist)
+    assert binary.shape == (1, 8, 8) and binary.train.images.dtype == torch.uint8
     for grey in (0, 51, 128, 255):  # one draw, whose probabilities are the greys
         images = binary.train.images[grey::256].float()
         assert images[:, 0, 4, 4].mean().item() == pytest.approx(grey / 255, abs=0.12)
         assert images[:, :, 1:7, 1:7].mean().item() == pytest.approx(grey / 255, abs=0.02)
         # the 28 pixels are padded to 32: half of a border pixel is paper
-        assert images[:, :, 0, 1:7].mean().item() == pytest.approx(grey / 510, abs=0.05)
+        for border in (images[:, :, 0, 1:7], images[:, :, 1:7, 0]):
+            assert border.mean().item() == pytest.approx(grey / 510, abs=0.05)
 
-    # A truncated file is not taken for the data set: it is unpacked again, with the same draw.
-    broken = fake_mnist / "MNIST" / "raw" / IDX_NAMES[2]
+    # A damaged file is not taken for the data set: it is unpacked again, with the same draw.
+    broken = raw / IDX_NAMES[2]
     whole = broken.read_bytes()
-    broken.write_bytes(whole[:-1])
+    broken.write_bytes(bytes(len(whole)))
     again = load("mnist", size=8, levels=2, root=fake_mnist)
     assert broken.read_bytes() == whole
     for part in PARTS:
         assert torch.equal(getattr(binary, part).images, getattr(again, part).images)
 
 
-def test_a_truncated_file_alone_is_refused(offline, tmp_path):
+@pytest.mark.parametrize(
+    "damage", [lambda whole: whole[:-1], lambda whole: bytes(len(whole))], ids=["short", "zeros"]
+)
+def test_damaged_files_and_archives_are_refused(offline, tmp_path, damage):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name in IDX_NAMES:
-        (raw / name).write_bytes(b"\0\0\10\1\0\0\0\1\0")
-    with pytest.raises(ConnectionError, match="put its four .gz archives into that folder"):
-        load("mnist", root=tmp_path)
+        (raw / name).write_bytes(fake_idx(name))
+        (raw / f"{name}.gz").write_bytes(b"damaged")
+    (raw / IDX_NAMES[1]).write_bytes(damage((raw / IDX_NAMES[1]).read_bytes()))
+    check_refused("mnist", tmp_path, "MNIST could not be downloaded")
