@@ -1,7 +1,8 @@
-"""Images of handwritten digits, as integers in {0, …, levels − 1}.
+"""Images, handwritten digits or one's own, as integers in {0, …, levels − 1}.
 
 `digits` is embedded in scikit-learn (1 797 real images, 8×8, 17 grey levels) and never needs a
-network. `mnist` and `fashion_mnist` are downloaded once by torchvision.
+network. `mnist` and `fashion_mnist` are downloaded once by torchvision. `load_images` reads a
+folder of pictures.
 """
 
 import contextlib
@@ -13,9 +14,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import platformdirs
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 
 NAMES = ("digits", "mnist", "fashion_mnist")
 SIZES = (8, 14, 28)
@@ -27,10 +30,33 @@ DATA_SEED = 211
 
 @dataclass(frozen=True)
 class Split:
-    """Images `(N, C, H, W)`, uint8 in {0, …, levels − 1}, with their labels `(N,)`, int64."""
+    """Images `(N, C, H, W)`, uint8 in {0, …, levels − 1}, with their labels `(N,)`, int64, if any.
+
+    NumPy arrays become tensors.
+
+    Raises:
+        TypeError: they are neither tensors nor arrays.
+        ValueError: there is not one label per image.
+    """
 
     images: torch.Tensor
-    labels: torch.Tensor
+    labels: torch.Tensor | None = None
+
+    def __post_init__(self):
+        for field in ("images", "labels"):
+            value = getattr(self, field)
+            if isinstance(value, np.ndarray):
+                object.__setattr__(self, field, torch.as_tensor(value))
+            elif not isinstance(value, torch.Tensor) and not (field == "labels" and value is None):
+                raise TypeError(
+                    f"{field}: expected a tensor or a NumPy array, got {type(value).__name__}. "
+                    "Stack the images into one tensor (N, C, H, W), Split(images, labels), or "
+                    "read a folder of pictures with load_images(folder)"
+                )
+        if self.labels is not None and len(self.labels) != len(self.images):
+            raise ValueError(
+                f"{len(self.labels)} labels for {len(self.images)} images: expected one per image"
+            )
 
     def __len__(self):
         return len(self.images)
@@ -46,6 +72,12 @@ class Dataset:
     val: Split
     test: Split
 
+    def __post_init__(self):
+        for part in ("train", "val", "test"):
+            found = type(getattr(self, part))
+            if found is not Split:
+                raise TypeError(f"{part}: expected Split(images, labels), got {found.__name__}")
+
     @property
     def shape(self):
         """Shape `(C, H, W)` of one image."""
@@ -53,8 +85,10 @@ class Dataset:
 
     @property
     def num_classes(self):
-        """Number of classes (10 for each data set of the course)."""
-        return int(self.train.labels.max()) + 1
+        """Number of classes (10 for each data set of the course), or None without labels."""
+        labels = [part.labels for part in (self.train, self.val, self.test)]
+        labels = [of_part for of_part in labels if of_part is not None]
+        return int(torch.cat(labels).max()) + 1 if labels else None
 
     def __repr__(self):
         c, h, w = self.shape
@@ -501,3 +535,121 @@ def _silence_limited():
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+# ---------------------------------------------------------------------------------------------
+# One's own pictures
+# ---------------------------------------------------------------------------------------------
+
+PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def load_images(folder, *, size=28, levels=256, color=False, val=0.1, test=0.1, seed=DATA_SEED):
+    """Load a folder of pictures, split at random, as integer images.
+
+    Pictures that lie in sub-folders get as label the rank of their sub-folder's name, in
+    alphabetical order; pictures that lie in the folder itself have no labels. Hidden files, and
+    files whose name does not end like a picture's (`PICTURES`), are skipped.
+
+    Each picture is turned upright as its camera says, its transparent parts laid on white paper,
+    its largest centred square resized. In grey, a pixel is a quantity of ink, 1 − brightness, as
+    in the other data sets; in colour, it is red, green and blue.
+
+    Args:
+        folder: path of the folder; `~` is the home folder.
+        size: height and width of an image in pixels, any positive integer.
+        levels: number of values a pixel can take, 2 to 256. With 2 levels, each intensity is
+            thresholded at one half.
+        color: keep the colours, `(N, 3, size, size)`, or not, `(N, 1, size, size)`.
+        val, test: share of the pictures in each of these parts, which hold one at least. Every
+            class has its share, to within one picture.
+        seed: draws the split: as long as the folder keeps its pictures, so does each part.
+
+    Returns:
+        Dataset: named like the folder; train / val / test of uint8 images `(N, C, size, size)`,
+            and int64 labels `(N,)` or None.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: an argument is out of range, the folder holds too few pictures, some in it
+            and others in its sub-folders, or one that cannot be read.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder.resolve()}: expected a folder of pictures")
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"size={size!r}: expected a positive integer (pixels)")
+    check_levels(levels)
+
+    files = _pictures(folder)
+    classes = [group for entry in _visible(folder) if (group := _pictures(entry))]
+    if files and classes:
+        raise ValueError(
+            f"{folder} holds pictures, {files[0].name} first, beside sub-folders of pictures: "
+            "expected one sub-folder per class and no other picture, or all the pictures in one "
+            "folder, for no labels"
+        )
+    groups = classes or [files]
+    files = [file for group in groups for file in group]
+    labels = torch.tensor([label for label, group in enumerate(groups) for _ in group])
+    n_val, n_test = (max(1, round(share * len(files))) for share in (val, test))
+    if len(files) <= n_val + n_test or val <= 0 or test <= 0:
+        raise ValueError(
+            f"{len(files)} pictures in {folder} and its sub-folders, val={val}, test={test}: "
+            "expected at least three pictures, whose names end in "
+            f"{', '.join(PICTURES)}, and positive shares of sum below 1"
+        )
+
+    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))
+    # Class after class, so that evenly spaced pictures are of all classes.
+    order = order[labels[order].argsort(stable=True)]
+    test_indices, rest = _evenly(order, n_test)
+    val_indices, train_indices = _evenly(rest, n_val)
+
+    images = torch.stack([quantize(_intensities(file, size, color), levels) for file in files])
+    splits = [
+        Split(images[indices], labels[indices] if classes else None)
+        for indices in (train_indices, val_indices, test_indices)
+    ]
+    return Dataset(folder.resolve().name, levels, *splits)
+
+
+def _visible(folder):
+    """What a folder holds, by name, but for hidden files and folders."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda e: e.name)
+
+
+def _pictures(folder):
+    """The pictures that lie in a folder itself, by name."""
+    return [e for e in _visible(folder) if e.suffix.lower() in PICTURES and e.is_file()]
+
+
+def _evenly(order, count):
+    """Take `count` elements, evenly spaced, out of `order`: those taken, and the others."""
+    taken = torch.zeros(len(order), dtype=torch.bool)
+    taken[(2 * torch.arange(count) + 1) * len(order) // (2 * count)] = True
+    return order[taken], order[~taken]
+
+
+def _intensities(file, size, color):
+    """One picture as intensities `(C, size, size)` in [0, 1]; see `load_images`."""
+    try:
+        with Image.open(file) as picture:
+            picture = ImageOps.exif_transpose(picture)
+        if picture.mode == "F":
+            raise ValueError("its floating-point pixels have no known range")
+        if picture.mode.startswith("I"):  # 16 bits per pixel; `convert` would clip them at 255
+            bytes_ = (np.asarray(picture) // 256).clip(0, 255).astype(np.uint8)
+            picture = Image.fromarray(bytes_)
+        picture = picture.convert("RGBA")
+        paper = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(paper, picture).convert("RGB" if color else "L")
+        pixels = np.array(ImageOps.fit(picture, (size, size)))
+    except Exception as error:  # a decoder may raise anything on a damaged file
+        raise ValueError(
+            f"{file} could not be read as a picture ({error}): "
+            "save it again as a .png, or take it out of the folder"
+        ) from None
+    intensities = torch.from_numpy(pixels).float() / 255  # (size, size) or (size, size, 3)
+    return intensities.permute(2, 0, 1) if color else 1 - intensities[None]
