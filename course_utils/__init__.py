@@ -16,7 +16,7 @@ from .autoregressive import (
     RowLSTM,
 )
 from .cvae import CVAE, CompletionVAE
-from .data import load
+from .data import load, load_images
 from .pretrained import use_pretrained
 from .training import fit
 from .vae import VAE
@@ -37,6 +37,7 @@ __all__ = [
     "RowLSTM",
     "fit",
     "load",
+    "load_images",
     "use_pretrained",
 ]
 __version__ = "0.1.0"

@@ -1,20 +1,24 @@
-"""Images of handwritten digits, as integers in {0, …, levels − 1}.
+"""Images, handwritten digits or one's own, as integers in {0, …, levels − 1}.
 
 `digits` is embedded in scikit-learn (1 797 real images, 8×8, 17 grey levels) and never needs a
-network. `mnist` and `fashion_mnist` are downloaded once by torchvision.
+network. `mnist` and `fashion_mnist` are downloaded once by torchvision. `load_images` reads a
+folder of pictures.
 """
 
-import http.client
+import contextlib
 import math
 import os
 import shutil
+import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import platformdirs
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 
 NAMES = ("digits", "mnist", "fashion_mnist")
 SIZES = (8, 14, 28)
@@ -26,10 +30,33 @@ DATA_SEED = 211
 
 @dataclass(frozen=True)
 class Split:
-    """Images `(N, C, H, W)`, uint8 in {0, …, levels − 1}, with their labels `(N,)`, int64."""
+    """Images `(N, C, H, W)`, uint8 in {0, …, levels − 1}, with their labels `(N,)`, int64, if any.
+
+    NumPy arrays become tensors.
+
+    Raises:
+        TypeError: they are neither tensors nor arrays.
+        ValueError: there is not one label per image.
+    """
 
     images: torch.Tensor
-    labels: torch.Tensor
+    labels: torch.Tensor | None = None
+
+    def __post_init__(self):
+        for field in ("images", "labels"):
+            value = getattr(self, field)
+            if isinstance(value, np.ndarray):
+                object.__setattr__(self, field, torch.as_tensor(value))
+            elif not isinstance(value, torch.Tensor) and not (field == "labels" and value is None):
+                raise TypeError(
+                    f"{field}: expected a tensor or a NumPy array, got {type(value).__name__}. "
+                    "Stack the images into one tensor (N, C, H, W), Split(images, labels), or "
+                    "read a folder of pictures with load_images(folder)"
+                )
+        if self.labels is not None and len(self.labels) != len(self.images):
+            raise ValueError(
+                f"{len(self.labels)} labels for {len(self.images)} images: expected one per image"
+            )
 
     def __len__(self):
         return len(self.images)
@@ -45,6 +72,12 @@ class Dataset:
     val: Split
     test: Split
 
+    def __post_init__(self):
+        for part in ("train", "val", "test"):
+            found = type(getattr(self, part))
+            if found is not Split:
+                raise TypeError(f"{part}: expected Split(images, labels), got {found.__name__}")
+
     @property
     def shape(self):
         """Shape `(C, H, W)` of one image."""
@@ -52,8 +85,10 @@ class Dataset:
 
     @property
     def num_classes(self):
-        """Number of classes (10 for each data set of the course)."""
-        return int(self.train.labels.max()) + 1
+        """Number of classes (10 for each data set of the course), or None without labels."""
+        labels = [part.labels for part in (self.train, self.val, self.test)]
+        labels = [of_part for of_part in labels if of_part is not None]
+        return int(torch.cat(labels).max()) + 1 if labels else None
 
     def __repr__(self):
         c, h, w = self.shape
@@ -78,7 +113,7 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
         copies: for `digits` enlarged to 14 or 28 pixels, how many randomly deformed copies of
             each image the training set holds (10 by default). The validation and test images
             are deformed once, by the same law. 0 switches the deformation off everywhere.
-        root: where the downloaded archives live. By default the environment variable
+        root: where the downloaded files live. By default the environment variable
             `COURSE_DATA`, else the folder `data/` of the course, or one of the user's own where
             that one cannot be written.
 
@@ -88,7 +123,7 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
     Raises:
         ValueError: an argument is out of range.
         ConnectionError: the data set is not there yet and cannot be downloaded.
-        ImportError: `mnist` or `fashion_mnist` is asked for and torchvision does not import.
+        ImportError: it is not there yet, and torchvision, which downloads it, does not import.
     """
     name = os.environ.get("COURSE_DATASET") or "digits" if name is None else name
     if name not in NAMES:
@@ -112,7 +147,7 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
     if name == "digits":
         parts = _digits(size, 10 if copies is None else copies)
     else:
-        parts = _torchvision(name, size, root)
+        parts = _mnist(name, size, root)
 
     generator = torch.Generator().manual_seed(DATA_SEED)
     splits = []
@@ -390,55 +425,46 @@ def enlarge(grey, generator=None):
 
 
 # ---------------------------------------------------------------------------------------------
-# mnist, fashion_mnist: torchvision downloads, checks and unpacks
+# mnist, fashion_mnist: torchvision downloads, verifies and unpacks
 # ---------------------------------------------------------------------------------------------
 
 _TORCHVISION_CLASS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 
-# The unpacked files and their sizes in bytes, the same for both data sets.
+# The unpacked files and the shapes that they hold, the same for both data sets.
 _IDX_FILES = {
-    "train-images-idx3-ubyte": 47_040_016,
-    "train-labels-idx1-ubyte": 60_008,
-    "t10k-images-idx3-ubyte": 7_840_016,
-    "t10k-labels-idx1-ubyte": 10_008,
+    "train-images-idx3-ubyte": (60_000, 28, 28),
+    "train-labels-idx1-ubyte": (60_000,),
+    "t10k-images-idx3-ubyte": (10_000, 28, 28),
+    "t10k-labels-idx1-ubyte": (10_000,),
 }
+
+SILENCE = 30  # seconds without a byte before a download is given up
 
 
 def data_root(root=None, *, present=lambda folder: False):
-    """Folder of the downloaded archives: `root`, else `COURSE_DATA`, else the course's `data/`.
+    """Folder of the downloaded files: `root`, else `COURSE_DATA`, else the course's `data/`.
 
     Where `data/` cannot be written, as in an installation that many share, and is not known to
     hold what is looked for (`present`, a function of the folder), it is a folder of the user's.
     """
     root = root or os.environ.get("COURSE_DATA")
     if root:
-        return Path(root)
+        return Path(root).expanduser()
     shared = Path(__file__).parents[1] / "data"
     if present(shared) or os.access(shared, os.W_OK):
         return shared
     return platformdirs.user_cache_path("course_utils")
 
 
-def _torchvision(name, size, root):
+def _mnist(name, size, root):
     """Three pairs (grey images in [0, 1], labels): train 50 000 / val 10 000 / test 10 000."""
     class_name = _TORCHVISION_CLASS[name]
-    root = data_root(root, present=lambda folder: _unpacked(folder / class_name / "raw"))
-    try:
-        # Imported only here: a broken torchvision must not stop work on the embedded digits.
-        from torchvision import datasets
-    except Exception as error:  # RuntimeError when its build does not fit torch's
-        raise ImportError(
-            f"{name} needs torchvision, which does not import here ({error}). Reinstall torch "
-            "and torchvision together, or use the embedded images: "
-            'load("digits"), COURSE_DATASET=digits'
-        ) from error
-    dataset_class = getattr(datasets, class_name)
-
+    root = data_root(root, present=lambda folder: _read(folder / class_name / "raw") is not None)
     raw = root / class_name / "raw"
-    if not _unpacked(raw):
-        _download(dataset_class, raw)
-    full = dataset_class(root, train=True, download=False)
-    test = dataset_class(root, train=False, download=False)
+    tensors = _read(raw)
+    if tensors is None:
+        tensors = _download(class_name, raw)
+    full, full_labels, test, test_labels = tensors
 
     def grey(images):  # (N, 28, 28) uint8 -> (N, 1, size, size) in [0, 1]
         images = images[:, None].float() / 255
@@ -447,47 +473,194 @@ def _torchvision(name, size, root):
         return F.avg_pool2d(images, images.shape[-1] // size)
 
     return [
-        (grey(full.data[:50_000]), full.targets[:50_000].long()),
-        (grey(full.data[50_000:]), full.targets[50_000:].long()),
-        (grey(test.data), test.targets.long()),
+        (grey(full[:50_000]), full_labels[:50_000].long()),
+        (grey(full[50_000:]), full_labels[50_000:].long()),
+        (grey(test), test_labels.long()),
     ]
 
 
-def _unpacked(raw):
-    """True when the four files are there, complete."""
-    return all(
-        (raw / name).is_file() and (raw / name).stat().st_size == bytes_
-        for name, bytes_ in _IDX_FILES.items()
-    )
+def _read(raw):
+    """The four files as uint8 tensors, or None where one is missing, cut short or damaged."""
+    tensors = []
+    for name, shape in _IDX_FILES.items():
+        header = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
+        file = raw / name
+        contents = bytearray(file.read_bytes() if file.is_file() else b"")
+        if not contents.startswith(header) or len(contents) != len(header) + math.prod(shape):
+            return None
+        values = torch.frombuffer(contents, dtype=torch.uint8, offset=len(header))
+        tensors.append(values.view(shape))
+    return tensors
 
 
-def _download(dataset_class, raw):
-    """Download, verify (MD5, by torchvision) and unpack beside the target, then move into place.
+def _download(class_name, raw):
+    """Download, verify (MD5, by torchvision) and unpack aside, then move to `raw`.
 
-    Whatever happens on the way, nothing half-written is left where the next call would look.
+    Whatever happens on the way, nothing is left behind.
+
+    Returns:
+        the four tensors of `_read`.
     """
-    name = dataset_class.__name__
-    staging = None
     try:
-        raw.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".download-", dir=raw.parent))
-        staged_raw = staging / name / "raw"
-        staged_raw.mkdir(parents=True)
-        for archive in raw.glob("*.gz"):  # archives brought by hand spare the download
-            shutil.copy(archive, staged_raw)
-        dataset_class(staging, download=True)
-        if not _unpacked(staged_raw):
-            raise RuntimeError("the unpacked files do not have the expected sizes")
-        raw.mkdir(exist_ok=True)
-        for file in _IDX_FILES:
-            os.replace(staged_raw / file, raw / file)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        raise ConnectionError(
-            f"{name} could not be downloaded to {raw} ({error}). Nothing was left half-written. "
-            "Check the network, and that this folder can be written, then try again; or put "
-            "its four .gz archives into that folder; "
-            'or use the embedded images: load("digits"), COURSE_DATASET=digits'
+        # Imported only here: a broken torchvision must not stop work on images that are there.
+        from torchvision import datasets
+    except Exception as error:  # RuntimeError when its build does not fit torch's
+        raise ImportError(
+            f"{class_name} needs torchvision, which does not import here ({error}). Reinstall "
+            "torch and torchvision together, or use the embedded images: "
+            'load("digits"), COURSE_DATASET=digits'
         ) from error
+    try:
+        # Aside, but on the same disk: in the nearest folder that exists.
+        aside = {"prefix": ".download-", "dir": next(p for p in raw.parents if p.is_dir())}
+        with tempfile.TemporaryDirectory(**aside, ignore_cleanup_errors=True) as staging:
+            staged = Path(staging, class_name, "raw")
+            staged.mkdir(parents=True)
+            for archive in raw.glob("*.gz"):  # archives brought by hand spare the download
+                shutil.copy(archive, staged)
+            with _silence_limited():
+                getattr(datasets, class_name)(staging, download=True)
+            tensors = _read(staged)
+            if tensors is None:
+                raise RuntimeError("the unpacked files do not have the expected sizes")
+            raw.mkdir(parents=True, exist_ok=True)
+            for name in _IDX_FILES:
+                os.replace(staged / name, raw / name)
+    except Exception as error:  # of the network, of the disk, or of torchvision's own
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConnectionError(
+            f"{class_name} could not be downloaded to {raw}. Nothing was left half-written. "
+            "Check the network, and that this folder can be written, then try again; or put its "
+            "four .gz archives into that folder, whole (a damaged one is downloaded again); or "
+            f'use the embedded images: load("digits"), COURSE_DATASET=digits. Reason: {reason}'
+        ) from None
+    return tensors
+
+
+@contextlib.contextmanager
+def _silence_limited():
+    """Sockets opened in this context give up after `SILENCE` seconds without a byte."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
+    try:
+        yield
     finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
+        socket.setdefaulttimeout(before)
+
+
+# ---------------------------------------------------------------------------------------------
+# One's own pictures
+# ---------------------------------------------------------------------------------------------
+
+PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def load_images(folder, *, size=28, levels=256, color=False, val=0.1, test=0.1, seed=DATA_SEED):
+    """Load a folder of pictures, split at random, as integer images.
+
+    Pictures that lie in sub-folders get as label the rank of their sub-folder's name, in
+    alphabetical order; pictures that lie in the folder itself have no labels. Hidden files, and
+    files whose name does not end like a picture's (`PICTURES`), are skipped.
+
+    Each picture is turned upright as its camera says, its transparent parts laid on white paper,
+    its largest centred square resized. In grey, a pixel is a quantity of ink, 1 − brightness, as
+    in the other data sets; in colour, it is red, green and blue.
+
+    Args:
+        folder: path of the folder; `~` is the home folder.
+        size: height and width of an image in pixels, any positive integer.
+        levels: number of values a pixel can take, 2 to 256. With 2 levels, each intensity is
+            thresholded at one half.
+        color: keep the colours, `(N, 3, size, size)`, or not, `(N, 1, size, size)`.
+        val, test: share of the pictures in each of these parts, which hold one at least. Every
+            class has its share, to within one picture.
+        seed: draws the split: as long as the folder keeps its pictures, so does each part.
+
+    Returns:
+        Dataset: named like the folder; train / val / test of uint8 images `(N, C, size, size)`,
+            and int64 labels `(N,)` or None.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: an argument is out of range, the folder holds too few pictures, some in it
+            and others in its sub-folders, or one that cannot be read.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder.resolve()}: expected a folder of pictures")
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"size={size!r}: expected a positive integer (pixels)")
+    check_levels(levels)
+
+    files = _pictures(folder)
+    classes = [group for entry in _visible(folder) if (group := _pictures(entry))]
+    if files and classes:
+        raise ValueError(
+            f"{folder} holds pictures, {files[0].name} first, beside sub-folders of pictures: "
+            "expected one sub-folder per class and no other picture, or all the pictures in one "
+            "folder, for no labels"
+        )
+    groups = classes or [files]
+    files = [file for group in groups for file in group]
+    labels = torch.tensor([label for label, group in enumerate(groups) for _ in group])
+    n_val, n_test = (max(1, round(share * len(files))) for share in (val, test))
+    if len(files) <= n_val + n_test or val <= 0 or test <= 0:
+        raise ValueError(
+            f"{len(files)} pictures in {folder} and its sub-folders, val={val}, test={test}: "
+            "expected at least three pictures, whose names end in "
+            f"{', '.join(PICTURES)}, and positive shares of sum below 1"
+        )
+
+    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))
+    # Class after class, so that evenly spaced pictures are of all classes.
+    order = order[labels[order].argsort(stable=True)]
+    test_indices, rest = _evenly(order, n_test)
+    val_indices, train_indices = _evenly(rest, n_val)
+
+    images = torch.stack([quantize(_intensities(file, size, color), levels) for file in files])
+    splits = [
+        Split(images[indices], labels[indices] if classes else None)
+        for indices in (train_indices, val_indices, test_indices)
+    ]
+    return Dataset(folder.resolve().name, levels, *splits)
+
+
+def _visible(folder):
+    """What a folder holds, by name, but for hidden files and folders."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda e: e.name)
+
+
+def _pictures(folder):
+    """The pictures that lie in a folder itself, by name."""
+    return [e for e in _visible(folder) if e.suffix.lower() in PICTURES and e.is_file()]
+
+
+def _evenly(order, count):
+    """Take `count` elements, evenly spaced, out of `order`: those taken, and the others."""
+    taken = torch.zeros(len(order), dtype=torch.bool)
+    taken[(2 * torch.arange(count) + 1) * len(order) // (2 * count)] = True
+    return order[taken], order[~taken]
+
+
+def _intensities(file, size, color):
+    """One picture as intensities `(C, size, size)` in [0, 1]; see `load_images`."""
+    try:
+        with Image.open(file) as picture:
+            picture = ImageOps.exif_transpose(picture)
+        if picture.mode == "F":
+            raise ValueError("its floating-point pixels have no known range")
+        if picture.mode.startswith("I"):  # 16 bits per pixel; `convert` would clip them at 255
+            bytes_ = (np.asarray(picture) // 256).clip(0, 255).astype(np.uint8)
+            picture = Image.fromarray(bytes_)
+        picture = picture.convert("RGBA")
+        paper = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(paper, picture).convert("RGB" if color else "L")
+        pixels = np.array(ImageOps.fit(picture, (size, size)))
+    except Exception as error:  # a decoder may raise anything on a damaged file
+        raise ValueError(
+            f"{file} could not be read as a picture ({error}): "
+            "save it again as a .png, or take it out of the folder"
+        ) from None
+    intensities = torch.from_numpy(pixels).float() / 255  # (size, size) or (size, size, 3)
+    return intensities.permute(2, 0, 1) if color else 1 - intensities[None]
