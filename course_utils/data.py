@@ -123,7 +123,7 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
     Raises:
         ValueError: an argument is out of range.
         ConnectionError: the data set is not there yet and cannot be downloaded.
-        ImportError: it is not there yet, and torchvision, which downloads it, does not import.
+        ImportError: `mnist` or `fashion_mnist` is asked for and torchvision does not import.
     """
     name = os.environ.get("COURSE_DATASET") or "digits" if name is None else name
     if name not in NAMES:
@@ -147,7 +147,7 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
     if name == "digits":
         parts = _digits(size, 10 if copies is None else copies)
     else:
-        parts = _mnist(name, size, root)
+        parts = _torchvision(name, size, root)
 
     generator = torch.Generator().manual_seed(DATA_SEED)
     splits = []
@@ -430,14 +430,6 @@ def enlarge(grey, generator=None):
 
 _TORCHVISION_CLASS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 
-# The unpacked files and the shapes that they hold, the same for both data sets.
-_IDX_FILES = {
-    "train-images-idx3-ubyte": (60_000, 28, 28),
-    "train-labels-idx1-ubyte": (60_000,),
-    "t10k-images-idx3-ubyte": (10_000, 28, 28),
-    "t10k-labels-idx1-ubyte": (10_000,),
-}
-
 SILENCE = 30  # seconds without a byte before a download is given up
 
 
@@ -456,15 +448,21 @@ def data_root(root=None, *, present=lambda folder: False):
     return platformdirs.user_cache_path("course_utils")
 
 
-def _mnist(name, size, root):
+def _torchvision(name, size, root):
     """Three pairs (grey images in [0, 1], labels): train 50 000 / val 10 000 / test 10 000."""
     class_name = _TORCHVISION_CLASS[name]
-    root = data_root(root, present=lambda folder: _read(folder / class_name / "raw") is not None)
-    raw = root / class_name / "raw"
-    tensors = _read(raw)
-    if tensors is None:
-        tensors = _download(class_name, raw)
-    full, full_labels, test, test_labels = tensors
+    try:
+        # Imported only here: a broken torchvision must not stop work on the embedded digits.
+        from torchvision import datasets
+    except Exception as error:  # RuntimeError when its build does not fit torch's
+        raise ImportError(
+            f"{name} needs torchvision, which does not import here ({error}). Reinstall torch "
+            "and torchvision together, or use the embedded images: "
+            'load("digits"), COURSE_DATASET=digits'
+        ) from error
+    dataset_class = getattr(datasets, class_name)
+    root = data_root(root, present=lambda folder: (folder / class_name / "raw").is_dir())
+    full, test = _read(dataset_class, root) or _download(dataset_class, root)
 
     def grey(images):  # (N, 28, 28) uint8 -> (N, 1, size, size) in [0, 1]
         images = images[:, None].float() / 255
@@ -473,68 +471,53 @@ def _mnist(name, size, root):
         return F.avg_pool2d(images, images.shape[-1] // size)
 
     return [
-        (grey(full[:50_000]), full_labels[:50_000].long()),
-        (grey(full[50_000:]), full_labels[50_000:].long()),
-        (grey(test), test_labels.long()),
+        (grey(full.data[:50_000]), full.targets[:50_000].long()),
+        (grey(full.data[50_000:]), full.targets[50_000:].long()),
+        (grey(test.data), test.targets.long()),
     ]
 
 
-def _read(raw):
-    """The four files as uint8 tensors, or None where one is missing, cut short or damaged."""
-    tensors = []
-    for name, shape in _IDX_FILES.items():
-        header = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
-        file = raw / name
-        contents = bytearray(file.read_bytes() if file.is_file() else b"")
-        if not contents.startswith(header) or len(contents) != len(header) + math.prod(shape):
-            return None
-        values = torch.frombuffer(contents, dtype=torch.uint8, offset=len(header))
-        tensors.append(values.view(shape))
-    return tensors
+def _read(dataset_class, root):
+    """Train and test, or None if a file is missing or damaged, whatever torchvision says of it."""
+    try:
+        parts = [dataset_class(root, train=train) for train in (True, False)]
+    except Exception:
+        return None
+    return parts if [len(part) for part in parts] == [60_000, 10_000] else None
 
 
-def _download(class_name, raw):
-    """Download, verify (MD5, by torchvision) and unpack aside, then move to `raw`.
+def _download(dataset_class, root):
+    """Download, verify (MD5, by torchvision) and unpack aside, then move into place, and read.
 
     Whatever happens on the way, nothing is left behind.
-
-    Returns:
-        the four tensors of `_read`.
     """
-    try:
-        # Imported only here: a broken torchvision must not stop work on images that are there.
-        from torchvision import datasets
-    except Exception as error:  # RuntimeError when its build does not fit torch's
-        raise ImportError(
-            f"{class_name} needs torchvision, which does not import here ({error}). Reinstall "
-            "torch and torchvision together, or use the embedded images: "
-            'load("digits"), COURSE_DATASET=digits'
-        ) from error
+    name = dataset_class.__name__
+    raw = root / name / "raw"
     try:
         # Aside, but on the same disk: in the nearest folder that exists.
         aside = {"prefix": ".download-", "dir": next(p for p in raw.parents if p.is_dir())}
         with tempfile.TemporaryDirectory(**aside, ignore_cleanup_errors=True) as staging:
-            staged = Path(staging, class_name, "raw")
+            staged = Path(staging, name, "raw")
             staged.mkdir(parents=True)
             for archive in raw.glob("*.gz"):  # archives brought by hand spare the download
                 shutil.copy(archive, staged)
             with _silence_limited():
-                getattr(datasets, class_name)(staging, download=True)
-            tensors = _read(staged)
-            if tensors is None:
-                raise RuntimeError("the unpacked files do not have the expected sizes")
+                dataset_class(staging, download=True)
+            parts = _read(dataset_class, staging)
+            if parts is None:
+                raise RuntimeError("the unpacked files are damaged")
             raw.mkdir(parents=True, exist_ok=True)
-            for name in _IDX_FILES:
-                os.replace(staged / name, raw / name)
+            for file in staged.glob("*-ubyte"):
+                os.replace(file, raw / file.name)
     except Exception as error:  # of the network, of the disk, or of torchvision's own
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConnectionError(
-            f"{class_name} could not be downloaded to {raw}. Nothing was left half-written. "
+            f"{name} could not be downloaded to {raw}. Nothing was left half-written. "
             "Check the network, and that this folder can be written, then try again; or put its "
             "four .gz archives into that folder, whole (a damaged one is downloaded again); or "
             f'use the embedded images: load("digits"), COURSE_DATASET=digits. Reason: {reason}'
         ) from None
-    return tensors
+    return parts
 
 
 @contextlib.contextmanager
