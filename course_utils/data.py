@@ -594,17 +594,18 @@ def load_images(folder, *, size=28, levels=256, color=False, val=0.1, test=0.1, 
             f"{', '.join(PICTURES)}, and positive shares of sum below 1"
         )
 
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(files), generator=generator)
     # Class after class, so that evenly spaced pictures are of all classes.
     order = order[labels[order].argsort(stable=True)]
     test_indices, rest = _evenly(order, n_test)
     val_indices, train_indices = _evenly(rest, n_val)
 
     images = torch.stack([quantize(_intensities(file, size, color), levels) for file in files])
-    splits = [
-        Split(images[indices], labels[indices] if classes else None)
-        for indices in (train_indices, val_indices, test_indices)
-    ]
+    splits = []
+    for indices in (train_indices, val_indices, test_indices):
+        indices = indices[torch.randperm(len(indices), generator=generator)]  # classes mixed again
+        splits.append(Split(images[indices], labels[indices] if classes else None))
     return Dataset(folder.resolve().name, levels, *splits)
 
 

@@ -17,7 +17,7 @@ from .exact import (
     receptive_field,
     total_probability,
 )
-from .tables import ComparisonTable, Table
+from .tables import ComparisonTable, Table, on_digits
 
 __all__ = [
     "CLASSIFIER_PATH",
@@ -32,6 +32,7 @@ __all__ = [
     "load_classifier",
     "measure_attributes",
     "measured_dependencies",
+    "on_digits",
     "receptive_field",
     "total_probability",
     "train_classifier",

@@ -86,3 +86,8 @@ class ComparisonTable(Table):
         ]
         width = 5 if any(row[-1] for row in rows) else 4
         return [cells[:width] for cells in (header, *rows)]
+
+
+def on_digits(data, sentence, verdict):
+    """Print whether a threshold of the course holds: it was set for the embedded digits alone."""
+    print(f"{sentence} : {bool(verdict) if data.name == 'digits' else f'sans objet ({data.name})'}")
