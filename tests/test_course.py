@@ -1,10 +1,8 @@
 """The launcher `course.py`: what it starts, and on which machines it installs."""
 
-import ast
 import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -393,21 +391,6 @@ def test_jupyterlab_opens_the_course_with_its_own_kernel(home):
         server.communicate(timeout=30)
 
 
-def test_the_recipe_of_jupyterhub_starts_the_kernel_of_the_course(home):
-    """Whoever owns the environment: Jupyter asks, and prefers the user's kernel to another's."""
-    (recipe,) = re.findall(r"^c.Spawner.environment = (\{.*\})$", README, re.MULTILINE)
-    find = "from jupyter_client.kernelspec import get_kernel_spec as g; print(g('python3').argv[0])"
-    kernels = [
-        subprocess.run(
-            [sys.executable, "-c", find], capture_output=True, text=True, check=True,
-            env=clean | {"HOME": str(home), "JUPYTER_PREFER_ENV_PATH": "0"} | settings,
-        ).stdout.strip()
-        for settings in ({}, ast.literal_eval(recipe))
-        for clean in [{k: v for k, v in os.environ.items() if not k.startswith("JUPYTER")}]
-    ]  # fmt: skip
-    assert kernels[0] == "/nowhere/python" != kernels[1]
-
-
 class Connection:
     """A server's connection to a notebook, as far as `course_server` knows it."""
 
@@ -439,8 +422,9 @@ def test_readme_ci_and_workflow_use_the_same_commands():
     assert f"- run: {TEST}" in (ROOT / ".github/workflows/tests.yml").read_text()
 
 
-def test_the_recipe_of_jupyterhub_enables_the_same_extension(course):
+def test_the_recipe_of_jupyterhub_enables_the_same_extension_and_nothing_of_the_user(course):
     assert f'c.Spawner.args = ["{course.NO_DELAY}"]' in README
+    assert "c.Spawner.disable_user_config = True" in README
 
 
 def test_readme_names_every_notebook():
