@@ -42,7 +42,7 @@ MODELS = {
     "VAE": (2, 1, lambda shape: VAE(shape, z_dim=2, hidden=8)),
     "CVAE": (2, 1, lambda shape: CVAE(shape, num_classes=3, prior="learned", hidden=(8, 6))),
     "completion": (2, 1, lambda shape: CompletionVAE(shape, z_dim=3, hidden=8)),
-    "VQVAE": (2, 1, lambda shape: VQVAE(shape, **TINY)),
+    "VQVAE": (2, 1, lambda shape: VQVAE(shape, blocks=1, **TINY)),
     "VQVAE by gradient": (2, 1, lambda shape: VQVAE(
         shape, ema=False, from_data=False, restart_every=2, **TINY)),
     "VQVAE of levels": (5, 3, lambda shape: VQVAE(shape, levels=5, likelihood="laplace", **TINY)),
