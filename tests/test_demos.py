@@ -3,8 +3,6 @@
 import base64
 import io
 import itertools
-import statistics
-import time
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -15,7 +13,7 @@ from autoregressive_models import build, same_state, seeded, state_of
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
 
-from course_utils import CVAE, NADE, VAE, CompletionVAE, figures
+from course_utils import CVAE, VAE, CompletionVAE, figures
 from course_utils.demos import (
     LivePicture,
     completion_explorer,
@@ -53,30 +51,6 @@ def test_png_is_whole_whatever_the_size():
         png = to_png(Image.new("RGB", size, (1, 2, 3)))
         Image.open(io.BytesIO(png)).verify()  # the sums of control too
         assert decode(png).size == size and decode(png).getpixel((0, 0)) == (1, 2, 3)
-
-
-def test_png_is_quicker_than_pil_on_a_picture_of_a_demo():
-    """Digits, lines and text on white paper: what justifies writing the file here."""
-    page = Image.new("RGB", (1000, 400), "white")
-    pen = ImageDraw.Draw(page)
-    noise = np.random.default_rng(0).integers(0, 255, (28, 28, 1), dtype=np.uint8).repeat(3, 2)
-    page.paste(Image.fromarray(noise).resize((308, 308), Image.Resampling.NEAREST), (20, 40))
-    for row in range(20):
-        pen.text(
-            (400, 20 * row), "p(x₃ = 1 | x₁, x₂) = 0,25 — un texte", fill="#333333", font=font(14)
-        )
-
-    def seconds(write):
-        times = []
-        for _ in range(9):
-            start = time.process_time()
-            write()
-            times.append(time.process_time() - start)
-        return statistics.median(times)
-
-    ours = seconds(lambda: to_png(page))
-    theirs = seconds(lambda: page.save(io.BytesIO(), "PNG", compress_level=1))
-    assert ours < 0.7 * theirs
 
 
 def test_to_pil_enlarges_every_pixel_and_clips():
@@ -1556,18 +1530,3 @@ def test_autoregressive_demos_leave_no_open_figure(sampler, network):
     sampler.set(step=3)
     network.set(seed=9)
     assert plt.get_fignums() == []
-
-
-def test_autoregressive_demos_follow_the_hand(network):
-    """Under a tenth of a second, at the sizes of the notebook."""
-    sampler = sampling_explorer({"NADE": NADE((1, 14, 14), hidden=500)})
-    moves = [(sampler, "step", (0, 60, 120, 180, 196)), (sampler, "seed", (1, 2, 3, 4, 5))]
-    moves += [(network, "seed", (1, 2, 4, 5, 6)), (network, "output", (1, 2, 4, 5, 1))]
-    network.set(layers=3, masks="sans masque")
-    for demo, name, path in moves:
-        durations = []
-        for value in path:
-            start = time.process_time()
-            demo.controls[name].value = value
-            durations.append(time.process_time() - start)
-        assert statistics.median(durations) < 0.1, name

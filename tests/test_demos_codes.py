@@ -4,8 +4,6 @@ import copy
 import functools
 import itertools
 import math
-import statistics
-import time
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -983,22 +981,3 @@ def test_codebooks_of_all_sizes_fit_in_the_same_picture(num_codes, images):
     explorer.set(step=COUNT)
     sizes = [decode(demo.picture.value).size for demo in (editor, browser, explorer)]
     assert sizes == [EDITOR, BROWSER, PRIOR]
-
-
-def test_the_demos_of_codes_follow_the_hand(images):
-    """At the sizes of the notebook."""
-    model = VQVAE((1, 28, 28))
-    digits = torch.nn.functional.interpolate(images, (28, 28))
-    prior = code_prior(model, num_classes=10)
-    moves = [
-        (code_editor(model, digits), "edits", [f"25={k}" for k in range(1, 12)]),
-        (codebook_browser(model, digits), "atom", range(10, 21)),
-        (prior_explorer(model, {"": prior}, digits), "step", range(1, 12)),
-    ]
-    for demo, name, path in moves:
-        durations = []
-        for value in path:
-            start = time.process_time()
-            demo.controls[name].value = value
-            durations.append(time.process_time() - start)
-        assert statistics.median(durations) < 0.06, name

@@ -42,15 +42,12 @@ def test_each_file_is_that_of_a_notebook_and_below_the_limit():
 @pytest.mark.parametrize(
     "path", [p for p in NOTEBOOKS if p.stem != "00_accueil"], ids=lambda path: path.stem
 )
-def test_no_model_trains_and_a_minute_is_enough(path, monkeypatch):
+def test_no_model_trains(path, monkeypatch):
     monkeypatch.setenv("COURSE_PRETRAINED", "1")  # the kernel inherits it
     notebook = nbformat.read(path, 4)
-    notebook.cells.append(nbformat.v4.new_code_cell("import time\nprint(time.process_time())"))
     resources = {"metadata": {"path": path.parent}}
     NotebookClient(notebook, timeout=120, resources=resources).execute()
-    *cells, clock = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    texts = [printed(cell) for cell in cells]
+    texts = [printed(cell) for cell in notebook.cells if cell.cell_type == "code"]
     assert "rien ne s'entraîne" in texts[0]
     assert not [text for text in texts if "s'entraîne donc ici" in text]
     assert any("Poids déjà entraînés" in text for text in texts)
-    assert float(printed(clock)) < 60  # seconds of CPU, whatever else the machine does
