@@ -144,6 +144,11 @@ def test_the_first_atoms_can_stay_where_they_were_drawn():
     assert torch.equal(quantizer.codebook, start)
 
 
+def test_two_atoms_of_one_dimension_are_enough():
+    _, codes, _, _ = VectorQuantizer(2, 1)(randn(1, 1, 2, 2))
+    assert set(codes.flatten().tolist()) == {0, 1}
+
+
 FEW = [0.1, -0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 9.0]  # atom 0 serves seven, atom 1 one, atom 2 none
 NONE = FEW[:-1] + [0.0]  # atom 0 serves them all
 
