@@ -108,12 +108,8 @@ def named(arguments):
     return notebook_path("00_accueil"), arguments
 
 
-# Nothing a demo sends to the browser waits: see course_server.py.
-NO_DELAY = "--ServerApp.jpserver_extensions=course_server=True"
-
-
 def lab(page, *arguments, settings=None):
-    options = [f"--LabApp.default_url={page}", f"--ServerApp.root_dir={ROOT}", NO_DELAY]
+    options = [f"--LabApp.default_url={page}", f"--ServerApp.root_dir={ROOT}"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options.append("--allow-root")
     return run("-m", "jupyterlab", *options, *arguments, world=own_world() | (settings or {}))

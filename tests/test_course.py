@@ -9,12 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-import types
 import urllib.error
 import urllib.request
 import zipfile
 
-import course_server
 import pytest
 from notebook_files import NOTEBOOKS, ROOT
 from read_only import made_read_only, without_privileges
@@ -72,7 +70,7 @@ def test_a_notebook_is_opened_in_the_folder_of_the_course(asked, page, course):
     module, *options = course.commands[-1][1:]
     assert module == "jupyterlab" and options[-1] == "--no-browser"
     assert options[0] == f"--LabApp.default_url={page}"
-    assert {f"--ServerApp.root_dir={ROOT}", course.NO_DELAY} <= set(options)
+    assert f"--ServerApp.root_dir={ROOT}" in options
 
 
 @pytest.mark.parametrize("asked, pretrained", [({}, "1"), ({"COURSE_PRETRAINED": "0"}, "0")])
@@ -391,28 +389,6 @@ def test_jupyterlab_opens_the_course_with_its_own_kernel(home):
         server.communicate(timeout=30)
 
 
-class Connection:
-    """A server's connection to a notebook, as far as `course_server` knows it."""
-
-    def __init__(self):
-        self.websocket_handler, self.delays = self, True
-
-    def set_nodelay(self, value):
-        self.delays = not value
-
-    def connect(self):
-        return "connected"
-
-
-def test_the_server_answers_without_delay_through_the_connections_it_has():
-    settings = {"kernel_websocket_connection_class": Connection}
-    server = types.SimpleNamespace(web_app=types.SimpleNamespace(settings=settings))
-    course_server._load_jupyter_server_extension(server)
-    connection = settings["kernel_websocket_connection_class"]()
-    assert isinstance(connection, Connection) and connection.delays
-    assert connection.connect() == "connected" and not connection.delays
-
-
 # ---- the places that promise to use it ----------------------------------------------------------
 
 
@@ -422,8 +398,7 @@ def test_readme_ci_and_workflow_use_the_same_commands():
     assert f"- run: {TEST}" in (ROOT / ".github/workflows/tests.yml").read_text()
 
 
-def test_the_recipe_of_jupyterhub_enables_the_same_extension_and_nothing_of_the_user(course):
-    assert f'c.Spawner.args = ["{course.NO_DELAY}"]' in README
+def test_the_recipe_of_jupyterhub_leaves_the_user_s_own_settings_out():
     assert "c.Spawner.disable_user_config = True" in README
 
 

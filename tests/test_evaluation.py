@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from course_utils import VAE
-from course_utils.data import load
+from course_utils.data import Dataset, Split, load
 from course_utils.evaluation import (
     CLASSIFIER_PATH,
     ComparisonTable,
@@ -22,6 +22,7 @@ from course_utils.evaluation import (
     legible_share,
     load_classifier,
     measured_dependencies,
+    on_digits,
     receptive_field,
     total_probability,
     train_classifier,
@@ -106,6 +107,17 @@ def test_a_table_of_texts_is_aligned_and_shown_as_html():
     assert re.findall("<th>(.*?)</th>", page) == ["modèle", "nats"]
     assert re.findall("<td>(.*?)</td>", page) == ["&lt;a&gt; &amp; b", "81.3", "FVSBN", ""]
     assert page.count("<tr>") == 3 and page.startswith("<table>") and page.endswith("</table>")
+
+
+@pytest.mark.parametrize(
+    "name, verdict, said",
+    [("digits", torch.tensor(True), "True"), ("digits", 0 > 1, "False"),
+     ("mnist", True, "sans objet (mnist)"), ("codes of digits", False, "sans objet (codes of")],
+)  # fmt: skip
+def test_a_threshold_of_the_digits_says_nothing_of_other_data(name, verdict, said, capsys):
+    part = Split(torch.zeros(1, 1, 1, 1, dtype=torch.uint8))
+    on_digits(Dataset(name, 2, part, part, part), "au moins 9", verdict)
+    assert capsys.readouterr().out.startswith(f"au moins 9 : {said}")
 
 
 def test_an_empty_table_shows_its_header():

@@ -149,7 +149,6 @@ def jupyterlab(folder, **environment):
         sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
         "--allow-root", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}",
         "--LabApp.expose_app_in_browser=True", "--ContentsManager.allow_hidden=True",
-        course.NO_DELAY,
     ]  # fmt: skip
     with (folder / ".log").open("w") as log:
         server = subprocess.Popen(
@@ -253,6 +252,14 @@ class Notebook:
     def picture(self, cell):
         """What the picture of a demo shows: two equal digests are of the same picture."""
         return self.page.evaluate("i => course.digest(i)", cell)
+
+    def comes(self, cell, wanted, within):
+        """Whether the picture of a demo becomes what is `wanted`, within so many seconds."""
+        for _ in range(10 * within):
+            if wanted(self.picture(cell)):
+                return True
+            self.page.wait_for_timeout(100)
+        return False
 
     def controls(self, cell, selector):
         node = self.page.evaluate_handle("i => course.cell(i)", cell).as_element()
