@@ -154,7 +154,7 @@ class CVAE(VAE):
 
 
 def _are_sizes(shape):
-    return isinstance(shape, (tuple, list)) and len(shape) > 0 and min(shape) >= 1
+    return isinstance(shape, tuple | list) and len(shape) > 0 and min(shape) >= 1
 
 
 # ---------------------------------------------------------------------------------------------

@@ -475,7 +475,7 @@ def after_centre(c):
 def trying(
     pixels=range,
     compared=lambda j: slice(j + 1),
-    images=slice(None),
+    images=...,
     change=None,
     same=torch.equal,
 ):

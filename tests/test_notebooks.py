@@ -89,7 +89,7 @@ def test_no_helper_is_defined_in_two_notebooks():
     for path in NOTEBOOKS:
         for cell in code_cells(path):
             for node in ast.parse(cell.source).body:
-                if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                if isinstance(node, ast.FunctionDef | ast.ClassDef):
                     where[node.name].add(path.stem)
     assert not {name: stems for name, stems in where.items() if len(stems) > 1}
 

@@ -232,7 +232,7 @@ def check_made_masks(made_masks):
         ordering = torch.randperm(D, generator=generator) if number else torch.arange(D)
         m = torch.randint(1, D, (H,), generator=generator)
         answer = made_masks(ordering.clone(), m.clone())
-        if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        if not isinstance(answer, tuple | list) or len(answer) != 2:
             raise Wrong("on attend deux masques, M_W et M_V.")
         M_W = as_tensor(answer[0], (H, D), "M_W, une ligne par neurone").bool()
         M_V = as_tensor(answer[1], (D, H), "M_V, une ligne par sortie").bool()
@@ -316,7 +316,7 @@ def _check_code(code, bits, probabilities):
     if len(bits) <= 3:
         case = f"bits {numbers(torch.tensor(bits))}, "
         case += f"probabilités {numbers(torch.tensor(probabilities))}"
-    if isinstance(code, (list, tuple)):
+    if isinstance(code, list | tuple):
         code = "".join(str(int(digit)) for digit in code)
     if not isinstance(code, str) or set(code) - {"0", "1"}:
         raise Wrong(f"{case} : on attend une chaîne de « 0 » et de « 1 » ; reçu : `{code!r}`.")
