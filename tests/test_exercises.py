@@ -1,6 +1,8 @@
 """The self-checks accept right answers, however written, and reject the typical wrong ones."""
 
+import inspect
 import itertools
+import linecache
 import math
 import signal
 from decimal import Decimal, localcontext
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from exercise_answers import accepted, refused, untouched
+from exercise_answers import accepted, refused, verdict
 from notebook_files import NOTEBOOKS, tagged
 
 from course_utils import exercises, likelihoods
@@ -21,8 +23,8 @@ from course_utils.autoregressive.nade import recursion
 from course_utils.autoregressive.pixelcnn import gate
 from course_utils.cvae import visible_part
 from course_utils.evaluation import enumerate_images
-from course_utils.exercises import Exercise, Wrong, hint, solution, verify
-from course_utils.exercises.helpers import counted, time_limit
+from course_utils.exercises import Exercise, harness, hint, solution, verify
+from course_utils.exercises.harness import Wrong, counted
 from course_utils.vae import kl_between_gaussians, reparameterize
 
 pytestmark = pytest.mark.usefixtures("no_hint_seen")
@@ -585,21 +587,15 @@ RIGHT = [
     ("00.bits", lambda nats: math.log2(math.e) * nats),
     ("00.bits", lambda nats: np.float32(nats) / np.log(2)),
     ("01.kl", kl_by_distributions),
-    ("01.kl", kl_with_numpy),
-    ("01.kl", kl_as_a_list),
-    ("01.kl", kl_in_place),
     ("01.kl", kl_that_insists_on_float32),
     ("01.kl", kl_for_an_older_torch),
     ("01.kl", KLAsAnObject()),
-    ("01.laplace", laplace_in_place),
     ("01.sum_mean", loss_by_sum_over_batch_size),
     ("01.sum_mean", loss_by_scaled_mean),
-    ("01.aggregate", aggregate_by_mean),
     ("01.aggregate", aggregate_by_mixture),
     ("01.laplace", laplace_by_distributions),
     ("02.join", join_row_by_row),
     ("02.join", join_in_place),
-    ("02.join", join_with_numpy_eye),
     ("02.join", join_by_comparison),
     ("02.join", join_with_scatter),
     ("02.elbo", elbo_in_one_logarithm),
@@ -615,13 +611,11 @@ RIGHT = [
     ("02.grid", grid_cell_by_cell),
     ("02.grid", grid_column_by_column),
     ("02.grid", grid_of_class_weights),
-    ("02.grid", grid_as_an_array),
     ("02.grid", grid_by_the_decoder),
     ("02.complete", complete_with_the_library),
     ("02.complete", complete_with_distributions),
     ("02.complete", complete_with_a_loop_over_codes),
     ("02.complete", complete_pixel_by_pixel),
-    ("02.complete", complete_with_numpy_draws),
     ("02.complete", complete_one_by_one),
     ("02.complete", complete_all_over_again_each_time),
     ("02.complete", complete_with_repeated_conditions),
@@ -635,31 +629,21 @@ RIGHT = [
     ("03a.total", total_with_numpy),
     ("03a.total", total_in_batches_of_float32),
     ("03a.count", count_with_loops),
-    ("03a.count", count_the_models_weights),
-    ("03a.count", count_as_a_tensor_of_floats),
-    ("03a.count", count_with_numpy),
     ("03a.recursion", nade_in_place),
     ("03a.recursion", nade_with_cumsum),
     ("03a.recursion", nade_image_by_image),
     ("03a.recursion", nade_with_the_library),
     ("03a.recursion", nade_that_insists_on_float32),
-    ("03a.masks", masks_with_loops_of_integers),
-    ("03a.masks", masks_with_numpy_floats),
     ("03a.masks", masks_written_in_the_inverse),
     ("03a.masks", masks_that_complete_each_other),
     ("03a.masks", masks_of_the_library),
     ("03a.masks", masks_step_by_step),
     ("03a.ensemble", ensemble_by_distributions),
-    ("03a.ensemble", ensemble_with_numpy),
     ("03a.ensemble", ensemble_around_the_best_order),
     ("03a.ensemble", ensemble_order_by_order),
     ("03a.ensemble", ensemble_in_float32),
     ("03a.ensemble", ensemble_that_insists_on_float32),
-    ("03a.ensemble", ensemble_as_a_list),
     ("03a.encode", encode_with_integers),
-    ("03a.encode", encode_backwards),
-    ("03a.encode", encode_the_middle),
-    ("03a.encode", encode_with_decimals),
 ]
 
 
@@ -850,10 +834,14 @@ def kl_that_fails_on_float32_too(mu, logvar):
 
 
 WRONG = [
-    ("00.bits", lambda nats: nats * math.log(2), "on attend 1 bit"),
+    ("00.bits", lambda nats: nats * math.log(2), "Vous multipliez par log 2."),
     ("00.bits", lambda nats: math.log2(nats + 1), "bit"),
     # mean over the dimensions; no ½; σ taken for σ²; total over the batch; sign; no sum; NaN
-    ("01.kl", kl_that_fails_on_float32_too, "s'arrête sur RuntimeError : torch.float64"),
+    (
+        "01.kl",
+        kl_that_fails_on_float32_too,
+        "votre fonction s'arrête à la ligne `raise RuntimeError(mu.dtype)`, sur",
+    ),
     ("01.kl", lambda mu, lv: KL(mu, lv) / 3, "mu = [1 ; 0 ; 0]"),
     ("01.kl", lambda mu, lv: 2 * KL(mu, lv), "on attend 0,5"),
     ("01.kl", lambda mu, lv: KL(mu, lv / 2), "sigma = [0,1 ; 1 ; 1]"),
@@ -870,20 +858,24 @@ WRONG = [
         lambda mu, lv: torch.distributions.Distribution(validate_args=False).sample(),
         "NotImplementedError",
     ),
-    ("01.sum_mean", mean_loss_with_mean_kl, "une moyenne sur les 8 pixels"),
+    ("01.sum_mean", mean_loss_with_mean_kl, "La reconstruction est une moyenne sur les pixels."),
     ("01.sum_mean", lambda lo, x, mu, lv: len(x) * LOSS(lo, x, mu, lv), "la moyenne"),
-    ("01.sum_mean", lambda lo, x, mu, lv: LOSS(lo, x, mu, lv) / 8, "tout divisé"),
-    ("01.sum_mean", lambda *args: LOSS(*args).item(), "dérivable"),
+    ("01.sum_mean", lambda lo, x, mu, lv: LOSS(lo, x, mu, lv) / 8, "vous obtenez"),
+    (
+        "01.sum_mean",
+        lambda *args: LOSS(*args).item(),
+        "on attend un seul nombre pour le lot, dans un tenseur de torch, pas un",
+    ),
     ("01.sum_mean", lambda *args: LOSS(*args).repeat(3), "la moyenne sur les images"),
     ("01.sum_mean", loss_with_reduction_sum, "divisez par la taille du lot"),
     ("01.sum_mean", lambda lo, x, mu, lv: KL(mu, lv), "un seul nombre"),
-    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) + math.log(4), "vaut 4,000"),
-    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) - math.log(4), "vaut 0,250"),
-    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv).exp(), "l'intégrale"),
+    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) + math.log(4), "vous obtenez"),
+    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) - math.log(4), "vous obtenez"),
+    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv).exp(), "vous obtenez"),
     # right in one dimension and for four codes only
     ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) + math.log(len(mu) / 4), "3 codes"),
     ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) - math.log(mu.shape[1]), "3 codes"),
-    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu.flip(0), lv), "pour z ="),
+    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu.flip(0), lv), "vous obtenez"),
     # the constant log 2b forgotten; −log b only; 1/b on the constant; KL added
     ("01.laplace", lambda x, xh, b, mu, lv: -((x - xh).abs() / b).sum(1) - KL(mu, lv), "constante"),
     ("01.laplace", lambda x, xh, b, mu, lv: LAPLACE(x, xh, b, mu, lv) + 5 * math.log(2), "b = "),
@@ -891,97 +883,145 @@ WRONG = [
     ("01.laplace", lambda x, xh, b, mu, lv: LAPLACE(x, xh, b, mu, lv).mean(), "de forme (4,)"),
     # the class as a number; class first; glued under each other; no gradient, or another one
     ("02.join", lambda z, y, k: torch.cat([z, y[:, None].float()], 1), "reçu : (3, 3)"),
-    ("02.join", lambda z, y, k: torch.cat([F.one_hot(y, k), z], 1), "on attend [0,803 ; 0,175 ;"),
+    ("02.join", lambda z, y, k: torch.cat([F.one_hot(y, k), z], 1), "La classe vient avant z."),
     ("02.join", lambda z, y, k: torch.cat([z, F.one_hot(y, k)]), "s'arrête sur RuntimeError"),
-    ("02.join", lambda z, y, k: JOIN(z.detach(), y, k), "le gradient n'atteint plus z"),
-    ("02.join", lambda z, y, k: JOIN(z, y, k).detach().numpy(), "ni .detach(), ni numpy"),
-    ("02.join", lambda z, y, k: JOIN(z.detach() + 0 * z, y, k), "pas celui d'une simple copie"),
+    (
+        "02.join",
+        lambda z, y, k: JOIN(z.detach(), y, k),
+        "la valeur est juste, mais pas le gradient que reçoit z. Il ne traverse",
+    ),
+    (
+        "02.join",
+        lambda z, y, k: JOIN(z, y, k).detach().numpy(),
+        "on attend une ligne par image, dans un tenseur de torch, pas un objet ",
+    ),
+    (
+        "02.join",
+        lambda z, y, k: JOIN(z.detach() + 0 * z, y, k),
+        "la valeur est juste, mais pas le gradient que reçoit z. Il ne traverse",
+    ),
     # a wrong K; no K; a K good for the first batch only; classes from 1; the number K times
     ("02.join", lambda z, y, k: JOIN(z, y, 10), "reçu : (3, 12)"),
     ("02.join", lambda z, y, k: torch.cat([z, F.one_hot(y)], 1), "de forme (3, 6)"),
     ("02.join", lambda z, y, k: JOIN(z, y, 4), "s'arrête sur RuntimeError"),
-    ("02.join", lambda z, y, k: JOIN(z, (y + 1) % k, k), "classe 1 parmi 4"),
-    ("02.join", lambda z, y, k: torch.cat([z, y[:, None].expand(-1, k)], 1), "1 ; 1 ; 1 ; 1]"),
+    ("02.join", lambda z, y, k: JOIN(z, (y + 1) % k, k), "vous obtenez"),
+    (
+        "02.join",
+        lambda z, y, k: torch.cat([z, y[:, None].expand(-1, k)], 1),
+        "C'est le numéro de la classe, répété.",
+    ),
     # the slide's formula; KL reversed, added, forgotten, to the posterior
-    ("02.elbo", slide_by_distributions, "ELBO + KL(q‖postérieur) = -1,796344"),
-    ("02.elbo", lambda q, p, px: (p * px).sum().log() - kl_discrete(q, p), "p(x|c) = -1,602814"),
-    ("02.elbo", lambda q, p, px: (q * px.log()).sum() - kl_discrete(p, q), "p(x|c) = -1,602814"),
-    ("02.elbo", lambda q, p, px: (q * px.log()).sum() + kl_discrete(q, p), "p(x|c) = -1,602814"),
-    ("02.elbo", lambda q, p, px: (q * px.log()).sum(), "p(x|c) = -1,602814"),
-    ("02.elbo", lambda q, p, px: (q * (q / (p * px)).log()).sum(), "p(x|c) = -1,602814"),
+    ("02.elbo", slide_by_distributions, "vous obtenez"),
+    ("02.elbo", lambda q, p, px: (p * px).sum().log() - kl_discrete(q, p), "vous obtenez"),
+    (
+        "02.elbo",
+        lambda q, p, px: (q * px.log()).sum() - kl_discrete(p, q),
+        "La KL est dans l'autre sens : elle va de q vers p(z|c).",
+    ),
+    ("02.elbo", lambda q, p, px: (q * px.log()).sum() + kl_discrete(q, p), "La KL se retranche."),
+    ("02.elbo", lambda q, p, px: (q * px.log()).sum(), "La KL manque."),
+    (
+        "02.elbo",
+        lambda q, p, px: (q * (q / (p * px)).log()).sum(),
+        "C'est −ELBO : on demande la borne, pas le coût.",
+    ),
     # q·p(x|z,c) without logarithm, or under it; under the prior; a mean; bits; no sum; NaN
-    ("02.elbo", lambda q, p, px: (q * px).sum() - kl_discrete(q, p), "p(x|c) = -1,602814"),
-    ("02.elbo", lambda q, p, px: (q * px).sum().log() - kl_discrete(q, p), "p(x|c) = -1,602814"),
-    ("02.elbo", lambda q, p, px: (p * px.log()).sum() - kl_discrete(q, p), "p(x|c) = -1,602814"),
-    ("02.elbo", lambda q, p, px: (q * (p * px / q).log()).mean(), "p(x|c) = -1,602814"),
-    ("02.elbo", lambda q, p, px: (q * (p * px / q).log2()).sum(), "p(x|c) = -1,602814"),
-    ("02.elbo", lambda q, p, px: q * (p * px / q).log(), "un seul nombre, de forme ()"),
-    ("02.elbo", lambda q, p, px: q.sum() * float("nan"), "ELBO + KL(q‖postérieur) = nan"),
+    ("02.elbo", lambda q, p, px: (q * px).sum() - kl_discrete(q, p), "vous obtenez"),
+    (
+        "02.elbo",
+        lambda q, p, px: (q * px).sum().log() - kl_discrete(q, p),
+        "Vous prenez le logarithme de la moyenne, et non la moyenne des logarit",
+    ),
+    (
+        "02.elbo",
+        lambda q, p, px: (p * px.log()).sum() - kl_discrete(q, p),
+        "L'espérance est sous p(z|c) : elle doit l'être sous q.",
+    ),
+    ("02.elbo", lambda q, p, px: (q * (p * px / q).log()).mean(), "vous obtenez"),
+    ("02.elbo", lambda q, p, px: (q * (p * px / q).log2()).sum(), "vous obtenez"),
+    ("02.elbo", lambda q, p, px: q * (p * px / q).log(), "on attend un seul nombre ; reçu : (2,)."),
+    ("02.elbo", lambda q, p, px: q.sum() * float("nan"), "vous obtenez"),
     # transposed, in two ways; one class; the classes shifted; one row
     (
         "02.grid",
         lambda m, z: m.decode(z.repeat_interleave(10, 0), torch.arange(10).repeat(len(z))),
-        "changent d'une colonne à l'autre",
+        "Vos classes changent d'une image à la suivante : la ligne k doit montr",
     ),
     (
         "02.grid",
         lambda m, z: m.decode(z.repeat(10, 1), torch.arange(10).repeat(len(z))),
-        "changent d'une colonne à l'autre",
+        "Les styles sont à leur place, pas les classes : la ligne k montre la c",
     ),
-    ("02.grid", lambda m, z: m.decode(z.repeat(10, 1), 0 * rows(z)), "dans 10% des cases"),
-    ("02.grid", lambda m, z: m.decode(z.repeat(10, 1), (rows(z) + 1) % 10), "dans 0% des cases"),
+    ("02.grid", lambda m, z: m.decode(z.repeat(10, 1), 0 * rows(z)), "vous obtenez"),
+    ("02.grid", lambda m, z: m.decode(z.repeat(10, 1), (rows(z) + 1) % 10), "vous obtenez"),
     ("02.grid", lambda m, z: m.decode(z.repeat(10, 1), rows(z) + 1), "ValueError"),
     ("02.grid", lambda m, z: m.decode(z, torch.arange(len(z))), "Dix lignes de n images"),
     # other z in each cell, in each row; z in another order; one style for all
     (
         "02.grid",
         lambda m, z: m.decode(torch.randn(10 * len(z), z.shape[1]), rows(z)),
-        "n'est pas le décodage de z[",
+        "vous obtenez",
     ),
     (
         "02.grid",
         lambda m, z: torch.cat(
             [m.decode(torch.randn_like(z), torch.tensor([k])) for k in range(10)]
         ),
-        "n'est pas le décodage de z[",
+        "vous obtenez",
     ),
-    ("02.grid", lambda m, z: m.decode(z.repeat_interleave(10, 0), rows(z)), "le même style"),
-    ("02.grid", lambda m, z: GRID(m, z.flip(0)), "n'est pas le décodage de z["),
-    ("02.grid", lambda m, z: GRID(m, z[:1].expand_as(z)), "n'est pas le décodage de z["),
+    (
+        "02.grid",
+        lambda m, z: m.decode(z.repeat_interleave(10, 0), rows(z)),
+        "Les classes sont à leur place, pas les styles : une colonne garde le m",
+    ),
+    ("02.grid", lambda m, z: GRID(m, z.flip(0)), "vous obtenez"),
+    ("02.grid", lambda m, z: GRID(m, z[:1].expand_as(z)), "Toutes vos colonnes ont le même style."),
     # log-odds; grey levels; rounded; drawn; rows apart
     (
         "02.grid",
         lambda m, z: m.decoder(z.repeat(10, 1), m.condition(rows(z), 10 * len(z)))[:, 0],
-        "on attend les intensités de model.decode",
+        "vous obtenez",
     ),
-    ("02.grid", lambda m, z: 255 * GRID(m, z), "on attend les intensités de model.decode"),
-    ("02.grid", lambda m, z: GRID(m, z).round(), "on attend les intensités de model.decode"),
+    ("02.grid", lambda m, z: 255 * GRID(m, z), "vous obtenez"),
+    ("02.grid", lambda m, z: GRID(m, z).round(), "vous obtenez"),
     (
         "02.grid",
         lambda m, z: torch.bernoulli(GRID(m, z)),
-        "on attend les intensités de model.decode",
+        "vous obtenez",
     ),
     ("02.grid", lambda m, z: GRID(m, z).view(10, len(z), 1, 14, 14), "reçu : (10, 8, 1, 14, 14)"),
     # the condition: of the hidden pixels, of all pixels, without its mask; decode is not told it
-    ("02.complete", completing(seen=lambda x, mask: see(x, ~mask)), "pas la bonne condition"),
+    (
+        "02.complete",
+        completing(seen=lambda x, mask: see(x, ~mask)),
+        "prior ne reçoit pas c = visible_part(x[None], mask).",
+    ),
     (
         "02.complete",
         completing(seen=lambda x, mask: see(x, torch.ones_like(mask))),
-        "pas la bonne condition",
+        "prior ne reçoit pas c = visible_part(x[None], mask).",
     ),
     (
         "02.complete",
         completing(seen=lambda x, mask: see(x, mask)[:, :1]),
-        "c = visible_part(x[None], mask)",
+        "prior(c) : c doit être de forme (B, 2, 4, 5) ; reçu : (1, 1, 4, 5).",
     ),
-    ("02.complete", completing(told=torch.zeros_like), "prior et decode ne reçoivent pas la"),
+    (
+        "02.complete",
+        completing(told=torch.zeros_like),
+        "decode ne reçoit pas c = visible_part(x[None], mask).",
+    ),
     # one code for all; p(z|c) ignored, or half of it
     (
         "02.complete",
         completing(codes=lambda mu, lv, n: draw_each(mu, lv, 1).repeat(n, 1)),
-        "partagent le même code",
+        "toutes les lignes de z sont égales : il faut un tirage par image.",
     ),
-    ("02.complete", completing(codes=lambda mu, lv, n: mu.repeat(n, 1)), "le même code"),
+    (
+        "02.complete",
+        completing(codes=lambda mu, lv, n: mu.repeat(n, 1)),
+        "toutes les lignes de z sont égales : il faut un tirage par image.",
+    ),
     ("02.complete", completing(codes=lambda mu, lv, n: draw_each(mu, lv, 1)), "de forme (400, 1,"),
     ("02.complete", complete_without_the_prior, "il faut appeler prior(c), pour la loi de z"),
     (
@@ -1002,7 +1042,7 @@ WRONG = [
     (
         "02.complete",
         completing(codes=lambda mu, lv, n: draw_each(mu, lv, n)[:, None]),
-        "en faut (400, 3), un par complétion",
+        "decode(z, c) : z doit être de forme (B, 3) ; reçu : (400, 1, 3).",
     ),
     # logvar taken for log σ; a uniform noise; one noise for all dimensions
     (
@@ -1025,42 +1065,58 @@ WRONG = [
     ),
     # probabilities; rounded, in two ways; the same draw for all
     ("02.complete", completing(pixels=lambda p: p), "on attend des 0 et des 1"),
-    ("02.complete", completing(pixels=torch.round), "avec les fréquences [0 ; 1 ; 0 ; 0]"),
-    ("02.complete", completing(pixels=lambda p: p > 0.5), "avec les fréquences [0 ; 1 ; 0 ; 0]"),
+    (
+        "02.complete",
+        completing(pixels=torch.round),
+        "là où decode donne la probabilité 0,25 à un pixel caché, vous le noirc",
+    ),
+    (
+        "02.complete",
+        completing(pixels=lambda p: p > 0.5),
+        "là où decode donne la probabilité 0,25 à un pixel caché, vous le noirc",
+    ),
     (
         "02.complete",
         completing(pixels=lambda p: torch.rand(p.shape[1:]) < p),
-        "les probabilités [0 ; 1 ; 0,25 ; 0,25] ; vous les noircissez avec les fréquences [0 ; 1 ;",
+        "vos pixels cachés noircissent ensemble : tirez chacun d'eux.",
     ),
     # a second sigmoid; black for white; fair coins
     (
         "02.complete",
         completing(pixels=lambda p: torch.bernoulli(p.sigmoid())),
-        "les probabilités [0 ; 1 ; 0,25 ; 0,25] ; vous les noircissez avec les fréquences [0,",
+        "là où decode donne la probabilité 0,25 à un pixel caché, vous le noirc",
     ),
     (
         "02.complete",
         completing(pixels=lambda p: torch.rand_like(p) > p),
-        "avec les fréquences [1 ; 0 ; 0,",
+        "là où decode donne la probabilité 0,25 à un pixel caché, vous le noirc",
     ),
     (
         "02.complete",
         completing(pixels=lambda p: torch.randint_like(p, 2)),
-        "les probabilités [0 ; 1 ; 0,25 ; 0,25] ; vous les noircissez avec les fréquences [0,",
+        "là où decode donne la probabilité 0,25 à un pixel caché, vous le noirc",
     ),
     # a wrong number of images; the channel lost
     (
         "02.complete",
         lambda x, mask, n, *laws: COMPLETE(x, mask, 16, *laws),
-        "400 images pour n = 400, de forme (400, 1, 4, 4) ; reçu : (16, 1, 4, 4)",
+        "on attend 400 images pour n = 400, de forme (400, 1, 4, 5) ; reçu : (1",
     ),
-    ("02.complete", lambda x, mask, n, *laws: COMPLETE(x, mask, 1, *laws), "reçu : (1, 1, 4, 4)"),
+    (
+        "02.complete",
+        lambda x, mask, n, *laws: COMPLETE(x, mask, 1, *laws),
+        "on attend 400 images pour n = 400, de forme (400, 1, 4, 5) ; reçu : (1",
+    ),
     (
         "02.complete",
         lambda x, mask, n, *laws: COMPLETE(x, mask, 1, *laws).repeat(n, 1, 1, 1),
-        "decode a reçu des codes (1, 3)",
+        "decode a reçu 1 code : il en faut un par complétion, 400.",
     ),
-    ("02.complete", lambda *args: COMPLETE(*args)[:, 0], "reçu : (400, 4, 4)"),
+    (
+        "02.complete",
+        lambda *args: COMPLETE(*args)[:, 0],
+        "on attend 400 images pour n = 400, de forme (400, 1, 4, 5) ; reçu : (4",
+    ),
     # KL reversed, to N(0, I), without ½, a mean over z, forgotten
     ("02.prior", costing(kl=lambda *q_p: kl_between_gaussians(*q_p[2:], *q_p[:2])), "l'autre sens"),
     ("02.prior", costing(kl=lambda mu, lv, *p: KL(mu, lv)), "vers N(0, I)"),
@@ -1076,9 +1132,13 @@ WRONG = [
         costing(
             pixels=lambda s, x, **_: F.binary_cross_entropy_with_logits(s, x).expand(len(x), 1)
         ),
-        "La reconstruction est une moyenne sur les 6 pixels",
+        "La reconstruction est une moyenne sur les pixels.",
     ),
-    ("02.prior", costing(total=torch.sum), "sommé sur les 4 images"),
+    (
+        "02.prior",
+        costing(total=torch.sum),
+        "Vous avez sommé sur les images : prenez-en la moyenne.",
+    ),
     ("02.prior", costing(total=lambda costs: costs), "un seul nombre pour le lot"),
     (
         "02.prior",
@@ -1103,7 +1163,11 @@ WRONG = [
         costing(code=lambda mu, lv: reparameterize(mu, lv.detach())),
         "le gradient ne remonte pas de z à logvar de q",
     ),
-    ("02.prior", costing(code=lambda mu, lv: mu), "ne suivent pas la loi q(z|x,c)"),
+    (
+        "02.prior",
+        costing(code=lambda mu, lv: mu),
+        "toutes les lignes de z sont égales : il faut un tirage par image.",
+    ),
     (
         "02.prior",
         costing(code=lambda mu, lv: mu + torch.randn_like(mu)),
@@ -1117,7 +1181,11 @@ WRONG = [
     # a uniform noise, in two ways; one for all images, for all dimensions; z of the prior
     ("02.prior", noisy(torch.rand_like), "ne suivent pas la loi q(z|x,c)"),
     ("02.prior", noisy(lambda mu: 2 * torch.rand_like(mu) - 1), "ne suivent pas la loi q(z|x,c)"),
-    ("02.prior", noisy(lambda mu: torch.randn_like(mu[:1])), "ne suivent pas la loi q(z|x,c)"),
+    (
+        "02.prior",
+        noisy(lambda mu: torch.randn_like(mu[:1])),
+        "toutes les lignes de z sont égales : il faut un tirage par image.",
+    ),
     ("02.prior", noisy(lambda mu: torch.randn(len(mu), 1)), "les dimensions de z bougent ensemble"),
     (
         "02.prior",
@@ -1137,12 +1205,12 @@ WRONG = [
         lambda x, c, encode, prior, decode: decode(
             reparameterize(*encode(x, c))[:, None], c
         ).mean(),
-        "pour 400 images et d = 2, decode a reçu des codes (400, 1, 2)",
+        "decode(z, c) : z doit être de forme (400, 2) ; reçu : (400, 1, 2).",
     ),
     (
         "02.prior",
         lambda x, c, encode, *laws: COST(x, c, lambda x, c: encode(c, x), *laws),
-        "encode ne reçoit pas la condition",
+        "encode(x, c) : x doit être de forme (400, 1, 1, 2) ; reçu : (400, 1).",
     ),
     # the cost, or one of the laws, cut off from the gradient
     (
@@ -1160,7 +1228,11 @@ WRONG = [
         lambda x, c, encode, *laws: COST(x, c, lambda x, c: encode(x, c.flip(0)), *laws),
         "encode ne reçoit pas la condition",
     ),
-    ("02.prior", costing(total=lambda costs: costs.mean().item()), "ni .item(), ni .detach()"),
+    (
+        "02.prior",
+        costing(total=lambda costs: costs.mean().item()),
+        "on attend un seul nombre pour le lot, dans un tenseur de torch, pas un",
+    ),
     (
         "02.prior",
         costing(kl=lambda *q_p: kl_between_gaussians(*q_p[:2], *(t.detach() for t in q_p[2:]))),
@@ -1170,21 +1242,37 @@ WRONG = [
     ("03a.total", summing(value=lambda log_p: log_p), "de somme 1,000 sur les images (1, 2, 5)"),
     ("03a.total", summing(total=lambda p: p.sum().log()), "de somme 1,000 sur les images"),
     ("03a.total", summing(total=torch.mean), "vous obtenez 0,00097656"),
-    ("03a.total", summing(total=lambda p: p), "on attend un seul nombre, de forme ()"),
-    ("03a.total", lambda log_prob, shape: 1.0, "de somme 0,931 sur les images (1, 2, 5)"),
+    ("03a.total", summing(total=lambda p: p), "on attend un seul nombre ; reçu : (1024,)."),
+    (
+        "03a.total",
+        lambda log_prob, shape: 1.0,
+        "il y a 1024 images binaires de forme (1, 2, 5) ; vous en demandez 0, d",
+    ),
     ("03a.total", summing(value=lambda log_p: log_p.softmax(0)), "de somme 0,931 sur les images"),
     # float images, arrays; flat, transposed, alone; a batch, one missing, twice the same
     ("03a.total", summing(lambda shape: enumerate_images(shape).float()), "reçu : torch.float32"),
-    ("03a.total", summing(lambda shape: enumerate_images(shape).numpy()), "reçu : ndarray"),
+    (
+        "03a.total",
+        summing(lambda shape: enumerate_images(shape).numpy()),
+        "log_prob(x) : x doit être un tenseur, pas un objet de type ndarray.",
+    ),
     (
         "03a.total",
         summing(lambda shape: enumerate_images(shape).flatten(1)),
-        "log_prob attend des images (B, 1, 2, 5) ; reçu : (1024, 10)",
+        "log_prob(x) : x doit être de forme (B, 1, 2, 5) ; reçu : (1024, 10).",
     ),
     ("03a.total", summing(lambda shape: enumerate_images(shape).mT), "reçu : (1024, 1, 5, 2)"),
     ("03a.total", summing(lambda shape: enumerate_images(shape)[7]), "reçu : (1, 2, 5)"),
-    ("03a.total", summing(lambda shape: enumerate_images(shape)[:64]), "de somme 1,000"),
-    ("03a.total", summing(lambda shape: enumerate_images(shape)[1:]), "de somme 1,000"),
+    (
+        "03a.total",
+        summing(lambda shape: enumerate_images(shape)[:64]),
+        "il y a 1024 images binaires de forme (1, 2, 5) ; vous en demandez 64, ",
+    ),
+    (
+        "03a.total",
+        summing(lambda shape: enumerate_images(shape)[1:]),
+        "il y a 1024 images binaires de forme (1, 2, 5) ; vous en demandez 1023",
+    ),
     ("03a.total", summing(lambda shape: enumerate_images((1, 2, 5))), "reçu : (1024, 1, 2, 5)"),
     # i weights for i − 1; the biases forgotten; the b_i; the c_i; the alpha_i; A_i of D columns
     ("03a.count", miscounted(0, lambda D, H: D), "FVSBN : on attend 1 ; vous obtenez 2."),
@@ -1210,33 +1298,69 @@ WRONG = [
     # right for small images only; in another order; two numbers; one; text
     ("03a.count", miscounted(0, lambda D, H: D // 784), "attend 307720 ; vous obtenez 307721"),
     ("03a.count", lambda D, H: COUNT(D, H)[::-1], "FVSBN : on attend 1 ; vous obtenez 4"),
-    ("03a.count", lambda D, H: COUNT(D, H)[1:], "on attend trois nombres, de forme (3,)"),
-    ("03a.count", lambda D, H: sum(COUNT(D, H)), "reçu : ()"),
-    ("03a.count", lambda D, H: "1, 3, 4", "objet de type str"),
+    (
+        "03a.count",
+        lambda D, H: COUNT(D, H)[1:],
+        "on attend trois entiers : `return fvsbn, sans_partage, avec_partage`.",
+    ),
+    (
+        "03a.count",
+        lambda D, H: sum(COUNT(D, H)),
+        "on attend trois entiers : `return fvsbn, sans_partage, avec_partage`.",
+    ),
+    (
+        "03a.count",
+        lambda D, H: "1, 3, 4",
+        "on attend trois entiers : `return fvsbn, sans_partage, avec_partage`.",
+    ),
     # x_i added before h_i; i − 1 taken for i; nothing read; each pixel forgets the others
-    ("03a.recursion", nade_reading(lambda i: i + 1), "le pixel 2 a la log-cote"),
-    ("03a.recursion", nade_reading(lambda i: max(i - 1, 0)), "le pixel 3 a la log-cote"),
-    ("03a.recursion", nade_reading(lambda i: 0), "le pixel 3 a la log-cote"),
-    ("03a.recursion", nade_that_forgets, "le pixel 4 a la log-cote"),
+    ("03a.recursion", nade_reading(lambda i: i + 1), "Chaque pixel se lit lui-même."),
+    ("03a.recursion", nade_reading(lambda i: max(i - 1, 0)), "La somme a un pixel de retard."),
+    ("03a.recursion", nade_reading(lambda i: 0), "vous obtenez"),
+    ("03a.recursion", nade_that_forgets, "vous obtenez"),
     # right, but each pixel starts the sum again
-    ("03a.recursion", nade_reading(lambda i: i), "vous faites 56640 multiplications, au lieu de"),
+    (
+        "03a.recursion",
+        nade_reading(lambda i: i),
+        "les valeurs sont justes, mais deux fois plus de pixels coûtent 3,7 foi",
+    ),
     ("03a.recursion", nade_with_a_triangular_mask, "la somme repart du début à chaque pixel"),
     # a bias forgotten; no σ, or one more; W for V
-    ("03a.recursion", lambda x, W, V, b, c: LOGITS(x, W, V, 0 * b, c), "le pixel 1 a la log-cote"),
-    ("03a.recursion", lambda x, W, V, b, c: LOGITS(x, W, V, b, 0 * c), "le pixel 1 a la log-cote"),
-    ("03a.recursion", nade_without_sigmoid, "le pixel 1 a la log-cote"),
-    ("03a.recursion", lambda *args: LOGITS(*args).sigmoid(), "le pixel 1 a la log-cote"),
-    ("03a.recursion", lambda x, W, V, b, c: LOGITS(x, V, W, b, c), "le pixel 1 a la log-cote"),
+    ("03a.recursion", lambda x, W, V, b, c: LOGITS(x, W, V, 0 * b, c), "Le biais b[i] manque."),
+    ("03a.recursion", lambda x, W, V, b, c: LOGITS(x, W, V, b, 0 * c), "Le biais c manque."),
+    ("03a.recursion", nade_without_sigmoid, "vous obtenez"),
+    (
+        "03a.recursion",
+        lambda *args: LOGITS(*args).sigmoid(),
+        "C'est une probabilité : la log-cote vient avant le dernier σ.",
+    ),
+    ("03a.recursion", lambda x, W, V, b, c: LOGITS(x, V, W, b, c), "vous obtenez"),
     ("03a.recursion", lambda *args: LOGITS(*args) * math.nan, "vous obtenez nan"),
     # transposed; the first pixel without law; a mean over the batch
     ("03a.recursion", lambda *args: LOGITS(*args).T, "de forme (2, 3) ; reçu : (3, 2)"),
     ("03a.recursion", lambda *args: LOGITS(*args)[:, 1:], "une log-cote par pixel"),
     ("03a.recursion", lambda *args: LOGITS(*args).mean(0), "reçu : (3,)"),
     # without gradient, in four ways
-    ("03a.recursion", lambda *args: LOGITS(*args).detach(), "le gradient n'atteint plus W"),
-    ("03a.recursion", lambda *args: LOGITS(*args).detach().numpy(), "ni .detach(), ni numpy"),
-    ("03a.recursion", lambda *args: LOGITS(*args).tolist(), "le gradient n'atteint plus W"),
-    ("03a.recursion", torch.no_grad()(LOGITS), "ni no_grad"),
+    (
+        "03a.recursion",
+        lambda *args: LOGITS(*args).detach(),
+        "la valeur est juste, mais pas le gradient que reçoit W. Il n'en reçoit",
+    ),
+    (
+        "03a.recursion",
+        lambda *args: LOGITS(*args).detach().numpy(),
+        "on attend une log-cote par pixel, dans un tenseur de torch, pas un obj",
+    ),
+    (
+        "03a.recursion",
+        lambda *args: LOGITS(*args).tolist(),
+        "on attend une log-cote par pixel, dans un tenseur de torch, pas un obj",
+    ),
+    (
+        "03a.recursion",
+        torch.no_grad()(LOGITS),
+        "la valeur est juste, mais pas le gradient que reçoit W. Il n'en reçoit",
+    ),
     ("03a.recursion", lambda x, W, *rest: LOGITS(x, W.numpy(), *rest), "RuntimeError"),
     # the slide's inequality; one too weak; all or nothing kept
     (
@@ -1278,35 +1402,43 @@ WRONG = [
     (
         "03a.ensemble",
         lambda logits, x: ENSEMBLE(logits.mean(0, keepdim=True), x),
-        "a pour somme",
+        "Ce sont encore les log-cotes que vous moyennez.",
     ),
-    ("03a.ensemble", mixing(lambda log_p: log_p.mean(0)), "sur les 64 images de 6 pixels"),
-    ("03a.ensemble", with_mean_probabilities, "votre « p(x) » a pour somme"),
-    ("03a.ensemble", mixing(lambda log_p: log_p.logsumexp(0)), "a pour somme 4,0000, pas 1"),
-    ("03a.ensemble", mixing(lambda log_p: log_p.logsumexp(0) - 4), "a pour somme 0,0733"),
-    ("03a.ensemble", mixing(lambda log_p: log_p.amax(0)), "a pour somme"),
+    (
+        "03a.ensemble",
+        mixing(lambda log_p: log_p.mean(0)),
+        "Vous moyennez des logarithmes : il faut moyenner les probabilités.",
+    ),
+    ("03a.ensemble", with_mean_probabilities, "vous obtenez"),
+    (
+        "03a.ensemble",
+        mixing(lambda log_p: log_p.logsumexp(0)),
+        "C'est la somme des K lois : il manque le 1/K.",
+    ),
+    ("03a.ensemble", mixing(lambda log_p: log_p.logsumexp(0) - 4), "vous obtenez"),
+    ("03a.ensemble", mixing(lambda log_p: log_p.amax(0)), "vous obtenez"),
     # of sum 1: one order only, half of them, log K for another K; p(x), or −log p(x)
-    ("03a.ensemble", mixing(lambda log_p: log_p[0]), "on attend log p ="),
-    ("03a.ensemble", lambda logits, x: ENSEMBLE(logits[:2], x), "on attend log p ="),
+    ("03a.ensemble", mixing(lambda log_p: log_p[0]), "vous obtenez"),
+    ("03a.ensemble", lambda logits, x: ENSEMBLE(logits[:2], x), "vous obtenez"),
     (
         "03a.ensemble",
         mixing(lambda log_p: log_p.logsumexp(0) - math.log(4)),
-        "pour 2 000 pixels, on attend log p ≈ −2 626 ; vous obtenez -2627",
+        "vous obtenez",
     ),
-    ("03a.ensemble", lambda logits, x: ENSEMBLE(logits, x).exp(), "a pour somme"),
-    ("03a.ensemble", lambda logits, x: -ENSEMBLE(logits, x), "a pour somme"),
-    ("03a.ensemble", lambda logits, x: ENSEMBLE(logits, 1 - x), "on attend log p ="),
+    ("03a.ensemble", lambda logits, x: ENSEMBLE(logits, x).exp(), "vous obtenez"),
+    ("03a.ensemble", lambda logits, x: -ENSEMBLE(logits, x), "vous obtenez"),
+    ("03a.ensemble", lambda logits, x: ENSEMBLE(logits, 1 - x), "vous obtenez"),
     ("03a.ensemble", lambda logits, x: ENSEMBLE(logits, x).mean(), "un nombre par image"),
     # exp of a large negative number, in two ways
     (
         "03a.ensemble",
         mixing(lambda log_p: log_p.exp().mean(0).log()),
-        "vous obtenez -inf. exp(−2 626) vaut 0",
+        "Votre calcul déborde : exp(−2 626) vaut 0 pour la machine. Restez en l",
     ),
     (
         "03a.ensemble",
         lambda logits, x: torch.where(x > 0, logits, -logits).sigmoid().prod(2).mean(0).log(),
-        "il faut rester en logarithmes",
+        "Votre calcul déborde : exp(−2 626) vaut 0 pour la machine. Restez en l",
     ),
     # 0 keeps the beginning; a 1 has the share of a 0; p ignored; the bits; backwards; the last one
     (
@@ -1321,11 +1453,23 @@ WRONG = [
     ),
     ("03a.encode", lambda bits, p: ENCODE(bits, [0.5] * len(p)), "l'intervalle est ["),
     ("03a.encode", lambda bits, p: "".join(map(str, bits)), "bits [1"),
-    ("03a.encode", lambda bits, p: ENCODE(bits[::-1], p[::-1]), "votre code désigne"),
-    ("03a.encode", lambda bits, p: ENCODE(bits[:-1], p[:-1]), "votre code désigne"),
+    (
+        "03a.encode",
+        lambda bits, p: ENCODE(bits[::-1], p[::-1]),
+        "bits [1 ; 0], probabilités [0,5 ; 0,625] : votre code perd ses zéros d",
+    ),
+    (
+        "03a.encode",
+        lambda bits, p: ENCODE(bits[:-1], p[:-1]),
+        "bits [1 ; 0 ; 1], probabilités [0,75 ; 0,25 ; 0,5] : votre code perd s",
+    ),
     # rounded down; zeros in front lost; too long, a little or much; nothing at all
     ("03a.encode", encode_rounded_down, "votre code désigne"),
-    ("03a.encode", lambda bits, p: ENCODE(bits, p).lstrip("0"), "l'intervalle est ["),
+    (
+        "03a.encode",
+        lambda bits, p: ENCODE(bits, p).lstrip("0"),
+        "bits [1 ; 0 ; 1], probabilités [0,75 ; 0,25 ; 0,5] : votre code perd s",
+    ),
     (
         "03a.encode",
         lambda bits, p: ENCODE(bits, p) + "0" * 8,
@@ -1342,7 +1486,7 @@ WRONG = [
     (
         "03a.encode",
         lambda bits, p: digits_under(Fraction(0.5), 1) if p[1:] == [0.625] else ENCODE(bits, p),
-        "votre code désigne 0,5, la fin, exclue, de l'intervalle.",
+        "bits [1 ; 0], probabilités [0,5 ; 0,625] : on attend une chaîne comme ",
     ),
     # floats that run out after some fifty bits
     ("03a.encode", encode_with_floats, "OverflowError"),
@@ -1355,12 +1499,48 @@ WRONG = [
     (
         "03a.encode",
         lambda bits, p: len(ENCODE(bits, p)),
-        "une chaîne de « 0 » et de « 1 » ; reçu : ",
+        "bits [1 ; 0 ; 1], probabilités [0,75 ; 0,25 ; 0,5] : on attend une cha",
     ),
     ("03a.encode", lambda bits, p: "0." + ENCODE(bits, p), "; reçu : `'0."),
     ("03a.encode", lambda bits, p: ENCODE(bits, p).encode(), "; reçu : `b'"),
-    ("03a.encode", lambda bits, p: [2 * bit for bit in [1, *bits]], "; reçu : `'2"),
+    (
+        "03a.encode",
+        lambda bits, p: [2 * bit for bit in [1, *bits]],
+        "bits [1 ; 0 ; 1], probabilités [0,75 ; 0,25 ; 0,5] : on attend une cha",
+    ),
 ]
+
+
+# right, but what the next cells could not use, or would find changed
+UNUSABLE = [
+    (
+        "01.kl",
+        kl_with_numpy,
+        "à la ligne `mu, logvar = mu.numpy(), logvar.numpy()`, sur RuntimeErr",
+    ),
+    ("01.kl", kl_as_a_list, "pas un objet de type list : la suite du notebook s'en sert."),
+    ("01.kl", kl_in_place, "votre fonction change `mu`"),
+    ("01.laplace", laplace_in_place, "votre fonction change `x`"),
+    ("01.aggregate", aggregate_by_mean, "il faut rester en logarithmes"),
+    ("02.join", join_with_numpy_eye, "`.float()` convertit"),
+    ("02.grid", grid_as_an_array, "pas un objet de type ndarray"),
+    ("02.complete", complete_with_numpy_draws, "pas un objet de type ndarray"),
+    ("03a.count", count_the_models_weights, "on attend trois entiers ; reçu : Tensor, Tensor, int"),
+    ("03a.count", count_as_a_tensor_of_floats, "on attend trois entiers"),
+    ("03a.count", count_with_numpy, "on attend trois entiers"),
+    ("03a.masks", masks_with_loops_of_integers, "pas un objet de type list"),
+    ("03a.masks", masks_with_numpy_floats, "pas un objet de type ndarray"),
+    ("03a.ensemble", ensemble_with_numpy, "pas un objet de type ndarray"),
+    ("03a.ensemble", ensemble_as_a_list, "pas un objet de type list"),
+    ("03a.encode", encode_backwards, 'une chaîne comme "0110", en un seul texte'),
+    ("03a.encode", encode_the_middle, "en un seul texte ; reçu : `["),
+    ("03a.encode", encode_with_decimals, "en un seul texte ; reçu : `["),
+]
+
+
+@pytest.mark.parametrize("key, answer, message", UNUSABLE)
+def test_answers_that_the_notebook_cannot_use_are_told_why(key, answer, message):
+    refused(key, answer, message)
 
 
 @pytest.mark.parametrize("key, answer, message", WRONG)
@@ -1369,19 +1549,131 @@ def test_wrong_answers_meet_a_counter_example_and_a_hint(key, answer, message):
     refused(key, answer, message)
 
 
-def test_a_bound_above_the_evidence_is_caught_by_the_quadrature():
-    """The last line of defence of 01.laplace, tried on its own: an ELBO 1 nat too high."""
-    from course_utils.exercises.notebook_01 import _smallest_gap
+@pytest.mark.parametrize("key", KEYS)
+def test_each_known_mistake_is_named_and_helped(key):
+    """The mistakes that a check knows, as answers: in every case, this sentence and this hint."""
+    for slip, sentence, number in getattr(exercises.exercises()[key].check, "slips", ()):
+        refused(key, lambda *args, slip=slip: slip(*args), exercises._in_french(sentence), number)
 
-    assert _smallest_gap(LAPLACE) > 0
-    assert _smallest_gap(lambda *args: LAPLACE(*args) + 1) < 0
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_function_to_repair_is_wrong(key):
+    """Were it not recognised by its code: it holds a mistake, and the check sees it."""
+    broken = exercises.exercises()[key].broken
+    if broken is not None:
+        refused(key, lambda *args: broken(*args), "")
 
 
-def test_a_cost_that_ignores_z_is_caught_by_the_training():
-    from course_utils.exercises.notebook_01 import train_small_vae
+# ---- the world ---------------------------------------------------------------------------------
 
-    assert train_small_vae(mean_loss_with_mean_kl)[2] < 0.1
-    assert train_small_vae(LOSS)[2] > 5
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_verdict_does_not_depend_on_the_world(key):
+    """Gradients cut, another default type, in inference mode: the reference stays right."""
+
+    def answer(*args):
+        return exercises.exercises()[key].reference(*args)
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad():
+            accepted(key, answer)
+            assert not torch.is_grad_enabled() and torch.get_default_dtype() == torch.float64
+        with torch.inference_mode():
+            accepted(key, answer)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+CHANGES = [
+    (lambda: torch.set_grad_enabled(False), "change le calcul des gradients de torch"),
+    (lambda: torch.set_default_dtype(torch.float64), "change le type par défaut de torch"),
+    (lambda: torch.manual_seed(0), "votre fonction fixe la graine"),
+]
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("change, message", CHANGES)
+def test_an_answer_that_changes_the_world_is_refused(key, change, message):
+    def answer(*args):
+        result = exercises.exercises()[key].reference(*args)
+        change()
+        return result
+
+    refused(key, answer, message)
+    assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
+
+
+def spoil(x):
+    """Change a tensor, a model, or the first of a list, in place."""
+    if isinstance(x, torch.Tensor):
+        with torch.no_grad():
+            x[...] = x + 1 if x.dtype != torch.bool else ~x
+    elif isinstance(x, torch.nn.Module):
+        x.double()
+    elif isinstance(x, list | tuple) and isinstance(x[0], torch.Tensor | tuple):
+        spoil(x[0])
+    elif isinstance(x, list):
+        x[0] = 1 - x[0]
+    else:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_answer_that_changes_its_arguments_is_refused_and_spoils_nothing(key):
+    reference = exercises.exercises()[key].reference
+    for index in range(len(inspect.signature(reference).parameters)):
+
+        def answer(*args, index=index):
+            result = reference(*args)
+            return result if spoil(args[index]) else ...
+
+        _, printed = verdict(key, answer)
+        assert printed.startswith("…") or "votre fonction change `" in printed
+    accepted(key, lambda *args: reference(*args))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_answer_that_never_ends_is_stopped(key, monkeypatch):
+    """Even one that catches every exception."""
+    monkeypatch.setattr(harness, "SECONDS", 0.05)
+
+    def endless(*_):
+        while True:
+            try:
+                math.sqrt(2)
+            except Exception:
+                pass
+
+    before = signal.getsignal(signal.SIGALRM)
+    refused(key, endless, "votre fonction tourne encore")
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0), "no alarm is left behind"
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_answer_with_other_arguments_is_told_what_it_raises(key):
+    refused(key, lambda: 0, "votre fonction s'arrête, sur TypeError : `")
+    refused(key, lambda *_: None, "avez-vous oublié `return` ?")
+    refused(key, lambda *_: "texte", "")
+    refused(key, lambda *_: torch.zeros(7, 11), "")
+
+
+LEARNED = ("01.kl", "01.sum_mean", "02.join", "02.prior", "03a.recursion", "03b.stacks",
+           "04.straight_through", "04.loss")  # fmt: skip
+
+
+@pytest.mark.parametrize("key", LEARNED)
+def test_a_value_without_its_gradient_is_refused(key):
+    """Detached, or computed without gradients: where a model learns through it."""
+    reference = exercises.exercises()[key].reference
+    refused(key, lambda *args: reference(*args).detach(), "gradient")
+    refused(key, torch.no_grad()(lambda *args: reference(*args)), "gradient")
+
+
+def test_a_variance_without_its_gradient_is_refused():
+    refused("01.kl", lambda mu, logvar: KL(mu, logvar.detach()), "gradient que reçoit logvar")
 
 
 # ---- empty answers -----------------------------------------------------------------------------
@@ -1399,11 +1691,6 @@ EMPTY = [None, ..., not_implemented, lambda *_: ...]
 def test_empty_answers_are_to_do(key, answer, capsys):
     assert verify(key, answer) is exercises.exercises()[key].reference
     assert capsys.readouterr().out.startswith(f"… {key} : à ")
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_the_untouched_stub_is_to_do(key):
-    untouched(key)
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -1433,7 +1720,7 @@ def test_an_unknown_key_names_the_others():
 def exercise(monkeypatch):
     """Make the only exercise, `test`, of a check and of its hints."""
     monkeypatch.setattr(exercises, "_EXERCISES", {})
-    return lambda check, *hints: Exercise("test", KL, KL, check, hints)
+    return lambda check, *hints: Exercise("test", KL, check, hints)
 
 
 def test_hints_come_one_by_one_then_the_solution(exercise, capsys):
@@ -1491,7 +1778,7 @@ def test_numbers_are_printed_as_the_french_write_them(said, printed, exercise, c
 def test_the_text_of_an_exception_is_left_alone(exercise, capsys):
     exercise(lambda answer: answer(), "divisez")
     verify("test", lambda: float("1.5 ; -0.0"))
-    assert "float: '1.5 ; -0.0'\n  Indice : divisez" in capsys.readouterr().out
+    assert "float: '1.5 ; -0.0'`\n  Indice : divisez" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -1507,12 +1794,12 @@ HELPED = [
     ("01.sum_mean", mean_loss_with_mean_kl, 1),
     ("01.sum_mean", loss_with_reduction_sum, 2),
     ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) + math.log(4), 1),
-    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) - math.log(4), 2),
+    ("01.aggregate", lambda z, mu, lv: AGGREGATE(z, mu, lv) - math.log(4), 1),
     ("01.laplace", lambda x, xh, b, mu, lv: -((x - xh).abs() / b).sum(1) - KL(mu, lv), 2),
     ("02.join", lambda z, y, k: torch.cat([F.one_hot(y, k), z], 1), 2),
     ("02.join", lambda z, y, k: JOIN(z, (y + 1) % k, k), 1),
-    ("02.grid", lambda m, z: GRID(m, z).round(), 3),
-    ("02.grid", lambda m, z: GRID(m, z.flip(0)), 2),
+    ("02.grid", lambda m, z: GRID(m, z).round(), 1),
+    ("02.grid", lambda m, z: GRID(m, z.flip(0)), 1),
     ("02.complete", completing(told=torch.zeros_like), 1),
     ("02.complete", completing(codes=lambda mu, lv, n: mu.repeat(n, 1)), 2),
     ("02.complete", completing(codes=lambda mu, lv, n: draw_each(mu, 2 * lv, n)), 1),
@@ -1524,7 +1811,7 @@ HELPED = [
     ("03a.total", summing(total=torch.mean), 3),
     ("03a.total", summing(total=lambda p: p), 1),
     *(("03a.count", miscounted(which, lambda D, H: 1), which + 1) for which in range(3)),
-    ("03a.recursion", nade_that_forgets, 2),
+    ("03a.recursion", nade_that_forgets, 1),
     ("03a.recursion", nade_reading(lambda i: i), 2),
     ("03a.masks", masks_of_ranks(rank_from_one, speak=torch.lt), 1),
     ("03a.masks", masks_of_ranks(lambda ordering: ordering + 1), 2),
@@ -1543,19 +1830,6 @@ def test_the_hint_is_the_one_for_this_mistake(key, answer, number):
     refused(key, answer, "", number)
 
 
-def test_an_answer_that_never_ends_is_stopped():
-    before = signal.getsignal(signal.SIGALRM)
-    with pytest.raises(Wrong, match="au bout de 0.05 s, votre fonction tourne encore") as caught:
-        with time_limit(0.05, hint=2):
-            while True:
-                pass
-    assert caught.value.hint == 2
-    with time_limit(60):
-        pass
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0), "no alarm is left behind"
-    assert signal.getsignal(signal.SIGALRM) is before
-
-
 @pytest.mark.parametrize("key", KEYS)
 def test_the_printed_solution_runs_and_is_right(key, capsys):
     solution(key)
@@ -1570,6 +1844,14 @@ def test_the_printed_solution_runs_and_is_right(key, capsys):
 # ---- the notebooks -----------------------------------------------------------------------------
 
 
+def function_of(source):
+    """The function of a cell, whose source can be read as in a notebook."""
+    names, file = {}, f"<cell {hash(source)}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    exec(compile(source, file, "exec"), names)
+    return next(value for value in names.values() if inspect.isfunction(value))
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_references_in_the_stubs_pass_the_notebooks_checks(path):
     """The notebook's set-up, each stub replaced by its reference, each check as it is committed."""
@@ -1577,7 +1859,8 @@ def test_references_in_the_stubs_pass_the_notebooks_checks(path):
     stubs, checks = tagged(notebook, "exercise"), tagged(notebook, "check")
     assert list(stubs) == list(checks), "an exercise has a stub and a check"
     for key, cell in stubs.items():
-        assert cell.source == exercises.stub_source(key), f"{key}: the stub has drifted"
+        _, printed = verdict(key, function_of(cell.source))
+        assert printed.startswith(f"… {key} : à "), f"{key}: the stub is not recognised"
         cell.source = exercises.reference_source(key)
     setup = [c for c in notebook.cells if "setup" in c.metadata.get("tags", [])]
     notebook.cells = [*setup, *(cell for key in stubs for cell in (stubs[key], checks[key]))]

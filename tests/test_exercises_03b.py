@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from exercise_answers import accepted, refused, untouched
+from exercise_answers import accepted, refused
 from torch import nn
 
 from course_utils import exercises
@@ -14,7 +14,7 @@ from course_utils.autoregressive import PixelCNN
 from course_utils.autoregressive.masked import MaskedConv2d, channel_mask
 from course_utils.autoregressive.pixelcnn import gate
 from course_utils.evaluation import receptive_field
-from course_utils.exercises import helpers, notebook_03b, verify
+from course_utils.exercises import notebook_03b, verify
 from course_utils.likelihoods import discretized_logistic_mixture
 
 pytestmark = pytest.mark.usefixtures("no_hint_seen")
@@ -299,7 +299,7 @@ def mixture_as_a_list(weights, mu, s, levels):
 def mixture_that_gives_the_rest_back(weights, mu, s, levels):
     """The stub, then the mass that it loses on each side; float32, in place."""
     weights, mu, s = weights.float(), mu.float(), s.float()
-    law = notebook_03b.Stubs.mixture_probabilities(weights, mu, s, levels)
+    law = notebook_03b.broken_mixture_probabilities(weights, mu, s, levels)
     law[0] += (torch.sigmoid((-0.5 - mu) / s) * weights).sum()
     law[-1] += (torch.sigmoid((mu - levels + 0.5) / s) * weights).sum()
     return law
@@ -391,7 +391,6 @@ RIGHT = [
     ("03b.mask", mask_by_raster_order),
     ("03b.mask", mask_with_numpy),
     ("03b.mask", mask_of_the_library),
-    ("03b.mask", mask_in_place_float64),
     ("03b.causal", causal_in_place_and_put_back),
     ("03b.causal", causal_with_rows_and_columns),
     ("03b.causal", causal_with_numpy),
@@ -401,28 +400,19 @@ RIGHT = [
     ("03b.causal", causal_by_gradients),
     ("03b.causal", causal_by_jacobians),
     ("03b.causal", causal_from_the_last_pixel),
-    ("03b.field", field_with_sets),
-    ("03b.field", field_by_formula),
     ("03b.field", field_by_gradients),
     ("03b.field", field_from_the_mask_A_first),
     ("03b.field", field_of_the_library),
     ("03b.channels", channels_with_loops),
     ("03b.channels", channels_of_the_library),
-    ("03b.channels", channels_of_a_masked_convolution),
-    ("03b.channels", channels_by_blocks),
     ("03b.channels", channels_in_place),
-    ("03b.channels", channels_as_lists),
     ("03b.mixture", mixture_by_differences),
     ("03b.mixture", mixture_of_infinite_edges),
-    ("03b.mixture", mixture_with_numpy),
-    ("03b.mixture", mixture_as_a_list),
     ("03b.mixture", mixture_that_gives_the_rest_back),
     ("03b.mixture", mixture_of_the_library),
     ("03b.stacks", stacks_that_shift_before_each_link),
-    ("03b.stacks", stacks_in_place),
     ("03b.stacks", stacks_with_a_smaller_first_kernel),
     ("03b.stacks", stacks_of_the_library),
-    ("03b.stacks", stacks_in_float64),
 ]
 
 
@@ -634,53 +624,68 @@ NO_MENDING = {"mend_lower": False, "mend_upper": False}
 
 WRONG = [
     # the centre kept in A, hidden in B, both; the row under it; its right
-    ("03b.mask", lambda kind, k: MASK("B", k), "masque A, k = 3 : la case [1, 1] vaut 1, et", 2),
-    ("03b.mask", lambda kind, k: MASK("A", k), "masque B, k = 3 : la case [1, 1] vaut 0, et", 2),
+    ("03b.mask", lambda kind, k: MASK("B", k), "Le masque A cache le centre.", 2),
+    ("03b.mask", lambda kind, k: MASK("A", k), "Le masque B garde aussi le centre.", 2),
     (
         "03b.mask",
         lambda kind, k: MASK("AB"["BA".index(kind)], k),
-        "masque A, k = 3 : la case [1, 1] vaut 1, et devrait valoir 0.",
+        "Vos masques A et B sont échangés.",
         2,
     ),
-    ("03b.mask", spoiled_mask(after_centre, everything), "la case [2, 0] vaut 1, et devrait", 1),
+    ("03b.mask", spoiled_mask(after_centre, everything), "vous obtenez", 1),
     (
         "03b.mask",
         spoiled_mask(lambda c: -1, everything),
-        "masque A, k = 3 : la case [2, 0] vaut 1, et devrait valoir 0.",
+        "vous obtenez",
         1,
     ),
-    ("03b.mask", spoiled_mask(centre, after_centre), "la case [1, 2] vaut 1, et devrait", 1),
+    ("03b.mask", spoiled_mask(centre, after_centre), "vous obtenez", 1),
     # nothing on its left; the left of the rows above only
     (
         "03b.mask",
         spoiled_mask(centre, lambda c: slice(c), 0.0),
-        "la case [1, 0] vaut 0, et devrait valoir 1",
+        "vous obtenez",
         1,
     ),
     (
         "03b.mask",
         spoiled_mask(lambda c: slice(c), after_centre, 0.0),
-        "masque A, k = 3 : la case [0, 2] vaut 0, et devrait valoir 1",
+        "vous obtenez",
         1,
     ),
     # transposed, upside down, complementary, as logarithms; right for one size only
-    ("03b.mask", lambda kind, k: MASK(kind, k).T, "la case [0, 2] vaut 0, et devrait", 1),
-    ("03b.mask", lambda kind, k: MASK(kind, k).flip(0), "la case [0, 0] vaut 0, et", 1),
-    ("03b.mask", lambda kind, k: 1 - MASK(kind, k), "la case [0, 0] vaut 0, et devrait", 1),
-    ("03b.mask", lambda kind, k: MASK(kind, k).log(), "la case [0, 0] vaut 0, et devrait", 1),
+    ("03b.mask", lambda kind, k: MASK(kind, k).T, "Lignes et colonnes sont échangées.", 1),
+    ("03b.mask", lambda kind, k: MASK(kind, k).flip(0), "vous obtenez", 1),
+    ("03b.mask", lambda kind, k: 1 - MASK(kind, k), "vous obtenez", 1),
+    ("03b.mask", lambda kind, k: MASK(kind, k).log(), "vous obtenez", 1),
     (
         "03b.mask",
         spoiled_mask(lambda c: slice(c - 1), everything, 0.0),
-        "masque A, k = 5 : la case [0, 0] vaut 0, et devrait valoir 1.",
+        "vous obtenez",
         1,
     ),
     ("03b.mask", lambda kind, k: MASK(kind, 3), "de forme (5, 5) ; reçu : (3, 3)", 1),
     ("03b.mask", lambda kind, k: MASK(kind, max(k, 3)), "de forme (1, 1) ; reçu : (3, 3)", 1),
     ("03b.mask", lambda kind, k: MASK(kind, k)[None, None], "reçu : (1, 1, 3, 3)", 1),
     # the notebook's next cells multiply weights by the mask
-    ("03b.mask", lambda kind, k: MASK(kind, k).numpy(), "tenseur de torch, pas un ndarray", 3),
-    ("03b.mask", lambda kind, k: MASK(kind, k).tolist(), "un tenseur de torch, pas un list", 3),
-    ("03b.mask", lambda kind, k: kind, "on attend un tenseur de torch, pas un str", 3),
+    (
+        "03b.mask",
+        lambda kind, k: MASK(kind, k).numpy(),
+        "on attend un masque carré, dans un tenseur de torch, pas un objet de t",
+        1,
+    ),
+    (
+        "03b.mask",
+        lambda kind, k: MASK(kind, k).tolist(),
+        "on attend un masque carré, dans un tenseur de torch, pas un objet de t",
+        1,
+    ),
+    (
+        "03b.mask",
+        lambda kind, k: kind,
+        "on attend un masque carré, dans un tenseur de torch, pas un objet de t",
+        1,
+    ),
     # its own pixel forgotten; the outputs after; all; itself only; the opposite
     (
         "03b.causal",
@@ -726,14 +731,44 @@ WRONG = [
     # the last pixel, the ends, all but the first, one in two; always zeros, or ones
     ("03b.causal", trying(lambda dims: [dims - 1]), "vous répondez True", 1),
     ("03b.causal", trying(lambda dims: [0, dims - 1]), "vous répondez True", 1),
-    ("03b.causal", trying(lambda dims: range(1, dims)), "la sortie (0, 0) lit son propre", 1),
-    ("03b.causal", trying(lambda dims: range(1, dims, 2)), "(0, 0) lit son propre pixel", 1),
-    ("03b.causal", trying(change=lambda v: 0 * v), "(1, 2) lit son propre pixel est non", 1),
-    ("03b.causal", trying(change=lambda v: 0 * v + 1), "(3, 1) lit son propre pixel est", 1),
+    (
+        "03b.causal",
+        trying(lambda dims: range(1, dims)),
+        "un réseau où seule la sortie (0, 0) lit le pixel (0, 0) est non causal",
+        1,
+    ),
+    (
+        "03b.causal",
+        trying(lambda dims: range(1, dims, 2)),
+        "un réseau où seule la sortie (0, 0) lit le pixel (0, 0) est non causal",
+        1,
+    ),
+    (
+        "03b.causal",
+        trying(change=lambda v: 0 * v),
+        "un réseau où seule la sortie (1, 2) lit le pixel (1, 2) est non causal",
+        1,
+    ),
+    (
+        "03b.causal",
+        trying(change=lambda v: 0 * v + 1),
+        "un réseau où seule la sortie (3, 1) lit le pixel (3, 1) est non causal",
+        1,
+    ),
     ("03b.causal", lambda network, x: CAUSAL(network, x[:1]), "que sur la dernière image", 1),
-    ("03b.causal", lambda *args: (CAUSAL(*args), 0), "on attend True ou False, de forme ()", 1),
-    ("03b.causal", lambda *args: "oui", "on attend True ou False, pas un objet de type str", 1),
-    ("03b.causal", lambda network, x: network(x) > 0, "on attend True ou False ; reçu : 120", 1),
+    (
+        "03b.causal",
+        lambda *args: (CAUSAL(*args), 0),
+        "on attend True ou False, pour tout le réseau.",
+        1,
+    ),
+    ("03b.causal", lambda *args: "oui", "on attend True ou False, pour tout le réseau.", 1),
+    (
+        "03b.causal",
+        lambda network, x: network(x) > 0,
+        "on attend True ou False, pour tout le réseau.",
+        1,
+    ),
     # always the same answer; nothing
     ("03b.causal", lambda network, x: True, "lit son propre pixel est non causal", 1),
     ("03b.causal", lambda network, x: np.bool_(False), "un réseau causal est causal", 3),
@@ -742,14 +777,19 @@ WRONG = [
     (
         "03b.causal",
         causal_that_spoils_x,
-        "votre fonction change les images reçues : travaillez sur x.clone()",
+        "votre fonction change `x`, que la suite du notebook utilisera : travai",
         1,
     ),
     ("03b.causal", trying(change=lambda v: v * math.nan), "ni NaN, ni autre valeur", 2),
     ("03b.causal", trying(change=lambda v: v - 0.5), "attend des pixels 0. ou 1.", 2),
     ("03b.causal", trying(change=lambda v: -v), "attend des pixels 0. ou 1.", 2),
     ("03b.causal", lambda network, x: CAUSAL(lambda x: network(x.long()), x), "pixels 0. ou 1.", 2),
-    ("03b.causal", lambda network, x: network(x.numpy()), "(B, 1, H, W) ; reçu : ndarray", 1),
+    (
+        "03b.causal",
+        lambda network, x: network(x.numpy()),
+        "network(x) : x doit être un tenseur, pas un objet de type ndarray.",
+        1,
+    ),
     ("03b.causal", lambda network, x: network(x.flatten(1)), "reçu : (4, 30)", 1),
     ("03b.causal", lambda network, x: network(x[0]), "reçu : (1, 5, 6)", 1),
     ("03b.causal", lambda network, x: network(x.mT.transpose(1, 2)), "reçu : (4, 6, 1, 5)", 1),
@@ -757,20 +797,45 @@ WRONG = [
     (
         "03b.field",
         climbing(hidden=lambda layer, layers: False),
-        "1 couche, sortie (2, 2) d'une image 5×5 : le pixel (2, 2) ne vient pas avant la sortie",
-        3,
+        "on attend une carte, dans un tenseur de torch, pas un objet de type li",
+        1,
     ),
     (
         "03b.field",
         climbing(hidden=lambda layer, layers: True),
-        "2 couches, sortie (4, 3) d'une image 7×7 : le pixel (3, 4) est lu, vous l'oubliez",
-        2,
+        "on attend une carte, dans un tenseur de torch, pas un objet de type li",
+        1,
     ),
-    ("03b.field", climbing(more=1), "le pixel (0, 0) n'est pas lu, vous le comptez", 1),
-    ("03b.field", climbing(more=-1), "le pixel (1, 1) est lu, vous l'oubliez", 1),
-    ("03b.field", climbing(wrap=True), "sortie (1, 7) d'une image 9×9 : le pixel (7, 0)", 2),
-    ("03b.field", climbing(around=True), "sortie (3, 2) d'une image 5×5 : le pixel (2, 4)", 2),
-    ("03b.field", climbing(negative=True), "sortie (3, 2) d'une image 5×5 : le pixel (2, 4)", 2),
+    (
+        "03b.field",
+        climbing(more=1),
+        "on attend une carte, dans un tenseur de torch, pas un objet de type li",
+        1,
+    ),
+    (
+        "03b.field",
+        climbing(more=-1),
+        "on attend une carte, dans un tenseur de torch, pas un objet de type li",
+        1,
+    ),
+    (
+        "03b.field",
+        climbing(wrap=True),
+        "on attend une carte, dans un tenseur de torch, pas un objet de type li",
+        1,
+    ),
+    (
+        "03b.field",
+        climbing(around=True),
+        "on attend une carte, dans un tenseur de torch, pas un objet de type li",
+        1,
+    ),
+    (
+        "03b.field",
+        climbing(negative=True),
+        "on attend une carte, dans un tenseur de torch, pas un objet de type li",
+        1,
+    ),
     # no blind spot; no limit at all; a triangle as wide on the left; a square
     (
         "03b.field",
@@ -787,56 +852,71 @@ WRONG = [
     ("03b.field", lambda *args: FIELD(*args).flip(0, 1), "le pixel (1, 1) est lu, vous", 1),
     ("03b.field", lambda *args: FIELD(*args).sum(), "de forme (5, 5) ; reçu : ()", 1),
     ("03b.field", lambda *args: FIELD(*args).flatten(), "une carte, de forme (5, 5) ; reçu", 1),
-    ("03b.field", lambda *args: {(1, 1)}, "on attend une carte, pas un objet de type set", 1),
+    (
+        "03b.field",
+        lambda *args: {(1, 1)},
+        "on attend une carte, dans un tenseur de torch, pas un objet de type se",
+        1,
+    ),
     # the colour itself: hidden in B, kept in A, both
     (
         "03b.channels",
         coloring(b=torch.gt),
-        "masque B, 3 sorties, 3 entrées : la sortie 0 (R) doit lire l'entrée 0 (R).",
+        "Le masque B garde aussi la couleur elle-même.",
         2,
     ),
     (
         "03b.channels",
         coloring(a=torch.ge),
-        "masque A, 3 sorties, 3 entrées : la sortie 0 (R) ne doit pas lire l'entrée 0 (R).",
+        "Le masque A cache la couleur elle-même.",
         2,
     ),
-    ("03b.channels", coloring(a=torch.ge, b=torch.gt), "ne doit pas lire l'entrée 0 (R).", 2),
+    ("03b.channels", coloring(a=torch.ge, b=torch.gt), "Vos masques A et B sont échangés.", 2),
     # the colours in the other order, transposed, all, all but its own; RVBRVB, RRRVVV
-    ("03b.channels", coloring(a=torch.lt, b=torch.le), "ne doit pas lire l'entrée 1 (V)", 1),
-    ("03b.channels", lambda *args: CHANNELS(*args).T, "ne doit pas lire l'entrée 1 (V)", 1),
+    (
+        "03b.channels",
+        coloring(a=torch.lt, b=torch.le),
+        "Vos sorties lisent les couleurs d'après, au lieu de celles d'avant.",
+        1,
+    ),
+    (
+        "03b.channels",
+        lambda *args: CHANNELS(*args).T,
+        "on attend un masque (sorties, entrées), de forme (6, 3) ; reçu : (3, 6",
+        1,
+    ),
     (
         "03b.channels",
         coloring(b=lambda o, i: (o > -1) & (i > -1)),
-        "masque B, 3 sorties, 3 entrées : la sortie 0 (R) ne doit pas lire l'entrée 1 (V).",
+        "vous obtenez",
         1,
     ),
-    ("03b.channels", coloring(a=torch.ne), "la sortie 0 (R) ne doit pas lire l'entrée 1 (V)", 1),
-    ("03b.channels", coloring(a=torch.ne, b=torch.eq), "ne doit pas lire l'entrée 1 (V)", 1),
+    ("03b.channels", coloring(a=torch.ne), "vous obtenez", 1),
+    ("03b.channels", coloring(a=torch.ne, b=torch.eq), "vous obtenez", 1),
     (
         "03b.channels",
         coloring(lambda n: torch.arange(n) % 3),
-        "masque A, 6 sorties, 3 entrées : la sortie 1 (R) ne doit pas lire l'entrée 0 (R).",
+        "Vos couleurs alternent (R, V, B, R, …) : chacune occupe un tiers d'un ",
         3,
     ),
     (
         "03b.channels",
         coloring(lambda n: torch.arange(n) // 3),
-        "masque A, 3 sorties, 3 entrées : la sortie 1 (V) doit lire l'entrée 0 (R).",
+        "vous obtenez",
         1,
     ),
     # a triangle of channels; the same division for both; the shape of the kernel, transposed
     (
         "03b.channels",
         lambda kind, o, i: torch.ones(o, i).tril(-1 if kind == "A" else 0),
-        "6 sorties, 3 entrées : la sortie 1 (R) ne doit pas lire l'entrée 0 (R).",
+        "Vous comparez les numéros des canaux : comparez ceux de leurs couleurs",
         3,
     ),
     (
         "03b.channels",
         lambda kind, o, i: coloring(lambda n: torch.arange(n) // (o // 3))(kind, o, i),
-        "6 sorties, 3 entrées : la sortie 2 (V) ne doit pas lire l'entrée 1 (V).",
-        3,
+        "vous obtenez",
+        1,
     ),
     ("03b.channels", lambda kind, o, i: CHANNELS(kind, i, o), "de forme (6, 3) ; reçu : (3,", 1),
     ("03b.channels", lambda *args: CHANNELS(*args)[..., None], "reçu : (3, 3, 1)", 1),
@@ -844,35 +924,35 @@ WRONG = [
     (
         "03b.mixture",
         mixing(**NO_MENDING, end=lambda p: p / p.sum()),
-        "mu = [8], s = [1,5], 17 niveaux : le niveau 16 a la probabilité 0,00669 ; vous obtenez",
-        2,
+        "vous obtenez",
+        1,
     ),
-    ("03b.mixture", mixing(**NO_MENDING, end=rest_to_the_last), "le niveau 0 a la probabilité", 2),
-    ("03b.mixture", mixing(**NO_MENDING, end=rest_to_all), "le niveau 16 a la probabilité", 2),
-    ("03b.mixture", mixing(**NO_MENDING, end=lambda p: p.softmax(0)), "niveau 8 a la prob", 2),
+    ("03b.mixture", mixing(**NO_MENDING, end=rest_to_the_last), "vous obtenez", 1),
+    ("03b.mixture", mixing(**NO_MENDING, end=rest_to_all), "vous obtenez", 1),
+    ("03b.mixture", mixing(**NO_MENDING, end=lambda p: p.softmax(0)), "vous obtenez", 1),
     # one edge only; the two, on the wrong side; clamped; the stub, its bug untouched
-    ("03b.mixture", mixing(mend_lower=False), "vos probabilités ont pour somme 0,9966", 1),
-    ("03b.mixture", mixing(mend_upper=False), "vos probabilités ont pour somme 0,9966", 1),
-    ("03b.mixture", mixture_of_edges_on_the_wrong_side, "ont pour somme 2,9797", 2),
+    ("03b.mixture", mixing(mend_lower=False), "Ce qui passe sous 0 est perdu.", 2),
+    ("03b.mixture", mixing(mend_upper=False), "Ce qui dépasse levels − 1 est perdu.", 2),
+    ("03b.mixture", mixture_of_edges_on_the_wrong_side, "vous obtenez", 1),
     (
         "03b.mixture",
         mixing(**NO_MENDING, end=lambda p: p.clamp(1e-6, 1)),
-        "mu = [8], s = [1,5], 17 niveaux : vos probabilités ont pour somme 0,9931",
+        "Ce qui déborde n'est allé nulle part.",
         1,
     ),
-    ("03b.mixture", mixing(**NO_MENDING), "ont pour somme 0,9931", 1),
+    ("03b.mixture", mixing(**NO_MENDING), "Ce qui déborde n'est allé nulle part.", 1),
     # the weights: forgotten, not used, logits; the scale; logarithms; NaN; one level less
     ("03b.mixture", mixing(weigh=torch.ones_like), "[-3 ; 18], s = [2 ; 1], 17 niveaux", None),
     (
         "03b.mixture",
         mixing(weigh=lambda w: torch.full_like(w, 1 / len(w))),
-        "mu = [-3 ; 18], s = [2 ; 1], 17 niveaux : le niveau 16 a la probabilité 0,36971",
-        2,
+        "vous obtenez",
+        1,
     ),
-    ("03b.mixture", mixing(weigh=lambda w: w.softmax(0)), "mu = [-3 ; 18], s = [2 ; 1]", 2),
-    ("03b.mixture", mixing(scale=lambda s: s**2), "le niveau 8 a la probabilité 0,16514", 2),
-    ("03b.mixture", mixing(end=torch.log), "vos probabilités ont pour somme -", 1),
-    ("03b.mixture", mixing(end=lambda p: p * math.nan), "ont pour somme nan", 1),
+    ("03b.mixture", mixing(weigh=lambda w: w.softmax(0)), "mu = [-3 ; 18], s = [2 ; 1]", 1),
+    ("03b.mixture", mixing(scale=lambda s: s**2), "vous obtenez", 1),
+    ("03b.mixture", mixing(end=torch.log), "vous obtenez", 1),
+    ("03b.mixture", mixing(end=lambda p: p * math.nan), "vous obtenez", 1),
     ("03b.mixture", mixing(end=lambda p: p[:-1]), "de forme (17,) ; reçu : (16,)", 1),
     ("03b.mixture", mixing(end=lambda p: p[:, None]), "par niveau, de forme (17,) ; reçu", 1),
     # no shift, or upwards: the row is read on the right; the mask A forgotten, on the other tap
@@ -895,10 +975,15 @@ WRONG = [
         1,
     ),
     # the mask A everywhere; the residual link forgotten, in the first layer too
-    ("03b.stacks", stacking(masked=lambda layer: True), "les bons pixels sont lus, mais h[0,", 3),
-    ("03b.stacks", stacking(add=lambda layer: False), "les bons pixels sont lus, mais h[1,", 3),
+    ("03b.stacks", stacking(masked=lambda layer: True), "vous obtenez", 1),
+    ("03b.stacks", stacking(add=lambda layer: False), "vous obtenez", 1),
     ("03b.stacks", stacking(add=lambda layer: True), "lit sa propre valeur", 2),
-    ("03b.stacks", stacks_with_all_the_kernels_masked_in_place, "les bons pixels sont lus", 3),
+    (
+        "03b.stacks",
+        stacks_with_all_the_kernels_masked_in_place,
+        "votre fonction change `kernels`, que la suite du notebook utilisera : ",
+        1,
+    ),
     # shifted at each layer, twice; h shifted as well; the vertical stack, both
     (
         "03b.stacks",
@@ -909,7 +994,12 @@ WRONG = [
     ("03b.stacks", stacking(lambda x: down(down(x))), "71 des 84 pixels d'avant ; il man", 3),
     ("03b.stacks", lambda x, kernels: STACKS(down(x), kernels), "il manque (5, 6)", 3),
     ("03b.stacks", stacking(out="v"), "lit 78 des 84 pixels d'avant ; il manque (6, 0)", 3),
-    ("03b.stacks", stacking(out="both"), "la pile horizontale, pas un objet de type tuple", 1),
+    (
+        "03b.stacks",
+        stacking(out="both"),
+        "on attend la pile horizontale, dans un tenseur de torch, pas un objet ",
+        1,
+    ),
     # without gradient, in two ways; another size
     ("03b.stacks", lambda *args: STACKS(*args).detach(), "le gradient n'atteint plus l'image", 1),
     ("03b.stacks", torch.no_grad()(STACKS), "ni .detach(), ni numpy, ni no_grad", 1),
@@ -918,34 +1008,29 @@ WRONG = [
 ]
 
 
+# right, but what the next cells could not use, or would find changed
+UNUSABLE = [
+    ("03b.mask", mask_in_place_float64, "pas des torch.float64. `.float()` convertit"),
+    ("03b.field", field_with_sets, "`torch.as_tensor` convertit"),
+    ("03b.field", field_by_formula, "pas un objet de type ndarray"),
+    ("03b.channels", channels_of_a_masked_convolution, "`.float()` convertit"),
+    ("03b.channels", channels_by_blocks, "`torch.as_tensor` convertit"),
+    ("03b.channels", channels_as_lists, "pas un objet de type list"),
+    ("03b.mixture", mixture_with_numpy, "pas un objet de type ndarray"),
+    ("03b.mixture", mixture_as_a_list, "pas un objet de type list"),
+    ("03b.stacks", stacks_in_place, "votre fonction change `kernels`"),
+    ("03b.stacks", stacks_in_float64, "`.float()` convertit"),
+]
+
+
+@pytest.mark.parametrize("key, answer, message", UNUSABLE)
+def test_answers_that_the_notebook_cannot_use_are_told_why(key, answer, message):
+    refused(key, answer, message)
+
+
 @pytest.mark.parametrize("key, answer, message, number", WRONG)
 def test_wrong_answers_meet_a_counter_example_and_the_hint_that_helps(key, answer, message, number):
     refused(key, answer, message, number)
-
-
-def test_an_is_causal_that_never_ends_is_stopped(monkeypatch, capsys):
-    def endless(network, x):
-        while True:
-            network(x)
-
-    monkeypatch.setattr(notebook_03b, "time_limit", lambda seconds: helpers.time_limit(0.1))
-    assert verify("03b.causal", endless) is CAUSAL
-    assert "votre fonction tourne encore" in capsys.readouterr().out
-
-
-# ---- stubs and solutions -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_the_untouched_stub_is_to_complete_or_to_repair(key):
-    untouched(key)
-
-
-@pytest.mark.parametrize("key", ["03b.mixture", "03b.stacks"])
-def test_a_stub_to_repair_is_wrong(key, capsys):
-    """Were it not recognised by its code: it holds a mistake, and the check sees it."""
-    verify(key, lambda *args: exercises.exercises()[key].stub(*args))
-    assert capsys.readouterr().out.startswith(f"✘ {key} : ")
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -971,6 +1056,6 @@ def test_the_references_agree_with_the_library():
     torch.testing.assert_close(
         MIXTURE(weights, mu, s, 9), mixture_of_the_library(weights, mu, s, 9)
     )
-    kernels = notebook_03b._as_float(notebook_03b._random_kernels(3))
+    kernels = notebook_03b._random_kernels(3)
     x = torch.rand(2, 1, 6, 5, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(STACKS(x, kernels), stacks_of_the_library(x, kernels))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from exercise_answers import accepted, refused, untouched
+from exercise_answers import accepted, refused
 
 from course_utils import exercises
 from course_utils.exercises import verify
@@ -246,17 +246,15 @@ def table_with_scatter(codes, K):
 
 
 RIGHT = {
-    "04.nearest": (nearest_with_loops, nearest_with_numpy, nearest_by_cdist, nearest_by_a_product,
+    "04.nearest": (nearest_with_loops, nearest_with_numpy, nearest_by_cdist,
                    nearest_in_float32, nearest_of_the_library),
     "04.straight_through": (copy_by_a_function, copy_onto_the_atom, copy_into_a_clone,
                             copy_of_the_library),
     "04.loss": (loss_in_three_means, loss_with_a_loop, loss_minus_a_bound, loss_of_the_library),
     "04.kl": (kl_with_loops, kl_with_numpy, kl_by_kl_div, kl_by_distributions,
               kl_with_a_little_more, kl_in_float32),
-    "04.revive": (revive_with_a_loop, revive_with_numpy, revive_with_where, revive_with_a_list,
-                  revive_with_a_little_noise, revive_of_the_library),
-    "04.prior": (table_with_loops, table_with_numpy, table_of_one_hot, table_with_scatter,
-                 *(table_of(more) for more in (1e-6, 0.1, 2))),
+    "04.revive": (revive_with_where, revive_of_the_library),
+    "04.prior": (table_of(),),
 }  # fmt: skip
 CASES = [(key, answer) for key, answers in RIGHT.items() for answer in answers]
 
@@ -269,8 +267,6 @@ def test_right_answers_are_accepted_and_returned(key, answer):
 PRAISE = {  # those that quote numbers
     "04.nearest": r"6 dictionnaires, ",
     "04.kl": r"49 codes sûrs parmi 8, 101,9 nats\.$",
-    "04.revive": r"la perplexité passe de 1 à 1[0-2],\d sur 16\.$",
-    "04.prior": r"1,[56]\d bit par code au lieu de 2,[78]\d\.$",
 }
 
 
@@ -376,19 +372,19 @@ WRONG = [
     (
         "04.nearest",
         lambda z, c: (z @ c.T).argmax(1),
-        "est le numéro 0, [0] ; vous répondez 2. C'est celui du plus grand produit scalaire : un",
+        "C'est celui du plus grand produit scalaire : un atome long y gagne, mê",
         2,
     ),
-    ("04.nearest", lambda z, c: torch.cdist(z, c).argmax(1), "numéro 0, [0] ; vous répondez 2", 2),
-    ("04.nearest", lambda z, c: (z[:, None] - c).sum(2).argmin(1), "vous répondez 2", 2),
-    ("04.nearest", lambda z, c: torch.cdist(z, c, p=1).argmin(1), "30 vecteurs, 12 atomes, 6 d", 2),
+    ("04.nearest", lambda z, c: torch.cdist(z, c).argmax(1), "C'est l'atome le plus éloigné.", 3),
+    ("04.nearest", lambda z, c: (z[:, None] - c).sum(2).argmin(1), "vous obtenez", 1),
+    ("04.nearest", lambda z, c: torch.cdist(z, c, p=1).argmin(1), "C'est le plus proche en dis", 2),
     (
         "04.nearest",
         lambda z, c: (z[:, None] - c).abs().sum(2).argmin(1),
-        "vous répondez 0. C'est le plus proche en distance L1, la somme des écarts absolus",
+        "C'est le plus proche en distance L1, la somme des écarts absolus : som",
         2,
     ),
-    ("04.nearest", lambda z, c: (c.square().sum(1) - z @ c.T).argmin(1), "[0,9], l'atome", 2),
+    ("04.nearest", lambda z, c: (c.square().sum(1) - z @ c.T).argmin(1), "vous obtenez", 1),
     # right numbers, of no use as indices
     ("04.nearest", lambda z, c: NEAREST(z, c).tolist(), "pas un objet de type list : la s", None),
     ("04.nearest", lambda z, c: NEAREST(z, c).numpy(), "pas un objet de type ndarray :", None),
@@ -397,114 +393,111 @@ WRONG = [
     (
         "04.nearest",
         lambda z, c: len(c) - 1 - torch.cdist(z, c).flip(1).argmin(1),
-        "deux atomes à égalité : pour le vecteur [0 ; 1], l'atome le plus proche est le numéro 1",
+        "À égalité, vous prenez le dernier : on veut le plus petit.",
         3,
     ),
-    ("04.nearest", lambda z, c: NEAREST(z, c) + 1, "est le numéro 0, [0] ; vous répondez 1.", None),
-    ("04.nearest", lambda z, c: torch.cdist(z, c).amin(1), "vous répondez 0,2.", None),
+    ("04.nearest", lambda z, c: NEAREST(z, c) + 1, "Vos numéros commencent à 1 : le premier", None),
+    ("04.nearest", lambda z, c: torch.cdist(z, c).amin(1), 'on attend des entiers, pas des ', None),
     ("04.nearest", lambda z, c: c[NEAREST(z, c)], "de forme (4,) ; reçu : (4, 1).", 1),
     ("04.nearest", lambda z, c: torch.cdist(z, c).argmin(0), "un numéro par vecteur, de f", 1),
     ("04.nearest", lambda z, c: torch.cdist(z, c), "de forme (4,) ; reçu : (4, 3).", 1),
     ("04.nearest", lambda z, c: (z - c).square().sum(1).argmin(), "s'arrête sur RuntimeError", 1),
     # the other four ways of the notebook, and more
-    ("04.straight_through", lambda z, e: e, "z_e reçoit un gradient nul, ou aucun.", 2),
-    ("04.straight_through", lambda z, e: z + (e - z), "z_e reçoit un gradient nul, ou aucun.", 2),
-    ("04.straight_through", lambda z, e: e + (z - e).detach(), "doit être celle de e, l'atome", 1),
-    ("04.straight_through", lambda z, e: e + (z - z.detach()), "l'atome e reçoit aussi un g", 3),
-    ("04.straight_through", lambda z, e: z, "la valeur doit être celle de e, l'atome.", 1),
+    ("04.straight_through", lambda z, e: e, "la valeur est juste, mais pas le gradient que reç", 2),
+    ("04.straight_through", lambda z, e: z + (e - z), "la valeur est juste, mais pas le gradie", 2),
+    ("04.straight_through", lambda z, e: e + (z - e).detach(), "C'est z_e : le décodeur doit l", 1),
+    ("04.straight_through", lambda z, e: e + (z - z.detach()), 'la valeur est juste, mais pas ', 3),
+    ("04.straight_through", lambda z, e: z, "C'est z_e : le décodeur doit lire l'atome.", 1),
     (
         "04.straight_through",
         lambda z, e: 2 * z + (e - 2 * z).detach(),
-        "]… ; le décodeur envoyait [",
-        2,
+        "la valeur est juste, mais pas le gradient que reçoit z_e.",
+        1,
     ),
-    ("04.straight_through", lambda z, e: e.detach(), "n'a plus de gradient du tout", 1),
-    ("04.straight_through", lambda z, e: e.detach().numpy(), "n'a plus de gradient du tout", 1),
-    ("04.straight_through", copy_in_place, "votre fonction change le z_e reçu", 1),
-    ("04.straight_through", lambda z, e: z.copy_(e), "s'arrête sur RuntimeError : a leaf", 1),
+    ("04.straight_through", lambda z, e: e.detach(), "la valeur est juste, mais pas le gradien", 2),
+    ("04.straight_through", lambda z, e: e.detach().numpy(), 'on attend un tenseur comme z_e, ', 1),
+    ("04.straight_through", copy_in_place, "votre fonction change `z_e`, que la suite du noteb", 1),
+    ("04.straight_through", lambda z, e: z.copy_(e), "votre fonction change `z_e`, que la suit", 1),
     ("04.straight_through", lambda *args: COPY(*args)[0], "comme z_e, de forme (4, 3) ; re", 1),
     # the sign: of no term, of all, of the last; an absolute value, of a density
     (
         "04.loss",
         losing(1),
-        "log_px autour de -50 : on attend 50,8843 ; vous obtenez -46,0337. Votre coût baisse quand "
-        "la vraisemblance baisse.",
+        "Votre coût baisse quand la vraisemblance baisse.",
         1,
     ),
     ("04.loss", lambda *args: -losing(1)(*args), "log_px autour de -50 : on attend 5", 2),
-    ("04.loss", lambda log_px, z, e, beta: LOSS(log_px, z, e, -beta), "B = 1, β = 0,25 ", 2),
-    ("04.loss", lambda log_px, *args: LOSS(-log_px.abs(), *args), "Votre coût baisse quand", 1),
+    ("04.loss", lambda log_px, z, e, beta: LOSS(log_px, z, e, -beta), "B = 1, β = 0,25 ", 1),
+    ("04.loss", lambda log_px, *args: LOSS(-log_px.abs(), *args), "vous obtenez", 1),
     # no detach, exchanged, too many; of the likelihood; everywhere
-    ("04.loss", losing(codebook=torch.sub), "pas le gradient que reçoit z_e. Attendu : [", 3),
-    ("04.loss", losing(commitment=torch.sub), "mais pas le gradient que reçoit e. Attendu", 3),
+    ("04.loss", losing(codebook=torch.sub), "la valeur est juste, mais pas le gradient que reç", 1),
+    ("04.loss", losing(commitment=torch.sub), "la valeur est juste, mais pas le gradient que r", 1),
     (
         "04.loss",
         losing(codebook=lambda z, e: z - e.detach(), commitment=lambda z, e: z.detach() - e),
-        "B = 1, β = 0,25 et log_px autour de -50 : valeur juste, mais pas le gradient",
+        'la valeur est juste, mais pas le gradient que reçoit z_e. β pèse sur l',
         3,
     ),
-    ("04.loss", loss_with_beta_on_the_atoms, "]. β pèse sur le terme des atomes : sa place", 3),
+    ("04.loss", loss_with_beta_on_the_atoms, 'la valeur est juste, mais pas le gradient que re', 3),
     ("04.loss", loss_with_beta_on_both, "β ne pèse que sur l'engagement.", 2),
     ("04.loss", loss_with_beta_on_the_likelihood, ". β pèse sur log_px : sa place est sur l'", 2),
-    ("04.loss", losing(codebook=lambda z, e: (z - e).detach()), "gradient que reçoit e. Atte", 3),
-    ("04.loss", losing(commitment=lambda z, e: (z - e).detach()), "gradient que reçoit z_e. A", 3),
-    ("04.loss", lambda log_px, *args: LOSS(log_px.detach(), *args), "[-1] ; obtenu : [0].", 3),
-    ("04.loss", torch.no_grad()(LOSS), "votre coût n'a plus de gradient : rien ne", None),
+    ("04.loss", losing(codebook=lambda z, e: (z - e).detach()), "la valeur est juste, mais pas", 1),
+    ("04.loss", losing(commitment=lambda z, e: (z - e).detach()), "la valeur est juste, mais p", 1),
+    ("04.loss", lambda log_px, *args: LOSS(log_px.detach(), *args), "la valeur est juste, mais", 1),
+    ("04.loss", torch.no_grad()(LOSS), "la valeur est juste, mais pas le gradient que reçoi", None),
     # beta forgotten, a constant; a sum, no mean, a mean over D
     ("04.loss", losing(beta=1), "B = 1, β = 0,25 et log_px autour", None),
     ("04.loss", losing(beta=0.25), "B = 4, β = 2 et log_px autour de -50 : on attend", None),
     (
         "04.loss",
         losing(reduce=torch.sum),
-        "B = 6, β = 0,25 et log_px autour de -50 : on attend 56,9015 ; vous obtenez 341,4087. Vous "
-        "sommez sur le lot : prenez-en la moyenne.",
+        "Vous sommez sur le lot : prenez-en la moyenne.",
         2,
     ),
     ("04.loss", losing(reduce=lambda losses: losses), "la moyenne du lot, de forme () ; reçu", 1),
-    ("04.loss", lambda p, z, e, b: (1 + b) * F.mse_loss(z, e) - p.mean(), "B = 1, β = 0,25", 2),
+    ("04.loss", lambda p, z, e, b: (1 + b) * F.mse_loss(z, e) - p.mean(), "B = 1, β = 0,25", 1),
     # bits; a mean; log N; no log K, or once; the sign; a constant; the likeliest atom alone
     (
         "04.kl",
         lambda q: KL(q) / math.log(2),
-        "en nats, on attend 1,3863 ; vous obtenez 2,0000. Ce sont des bits : en nats, le loga",
+        "Ce sont des bits : en nats, le logarithme est népérien.",
         1,
     ),
     (
         "04.kl",
         lambda q: KL(q) / len(q),
-        "49 codes sûrs, K = 8 : en nats, on attend 101,8926 ; vous obtenez 2,0794. C'est la "
-        "moyenne sur les codes : prenez-en la somme.",
+        "C'est la moyenne sur les codes : prenez-en la somme.",
         3,
     ),
     (
         "04.kl",
         lambda q: torch.special.xlogy(q, q * len(q)).sum(),
-        "on attend 1,3863 ; vous obtenez 0,0000. Vous comptez log N, N codes, au lieu de log K.",
+        "Vous comptez log N, N codes, au lieu de log K.",
         2,
     ),
-    ("04.kl", lambda q: torch.special.xlogy(q, q).sum(), "attend 1,3863 ; vous obtenez 0,0", 1),
-    ("04.kl", lambda q: torch.special.entr(q).sum(), "un code sûr, K = 4 : en nats", 1),
+    ("04.kl", lambda q: torch.special.xlogy(q, q).sum(), "vous obtenez", 1),
+    ("04.kl", lambda q: torch.special.entr(q).sum(), "C'est l'entropie de q : où est log K ?", 2),
     (
         "04.kl",
         lambda q: math.log(q.shape[1]) - torch.special.entr(q).sum(),
-        "49 codes sûrs, K = 8 : en nats, on attend 101,8926 ; vous obtenez 2,0794.",
+        "Vous ne comptez log K qu'une fois.",
         3,
     ),
     (
         "04.kl",
         lambda q: len(q) * math.log(q.shape[1]) + torch.special.entr(q).sum(),
-        "une loi uniforme, K = 5 : en nats, on attend 0,0000 ; vous obtenez 6,4378. Σ q log q s'aj",
+        "Σ q log q s'ajoute à log K : vous l'en retirez.",
         2,
     ),
-    ("04.kl", lambda q: len(q) * math.log(q.shape[1]), "une loi uniforme, K = 5 : en nats", 2),
-    ("04.kl", lambda q: (q.amax(1) * q.shape[1]).log().sum(), "cinq lois quelconques, K", 2),
-    ("04.kl", lambda q: -KL(q), "vous obtenez -1,3863. Le signe est à changer : une KL n'est ", 1),
+    ("04.kl", lambda q: len(q) * math.log(q.shape[1]), "vous obtenez", 1),
+    ("04.kl", lambda q: (q.amax(1) * q.shape[1]).log().sum(), "cinq lois quelconques, K", 1),
+    ("04.kl", lambda q: -KL(q), "Le signe est à changer : une KL n'est jamais négative.", 1),
     # NaN; the other direction; batchmean; too much added; a vector
-    ("04.kl", lambda q: (q * (q / uniform(q)).log()).sum(), "NaN. Combien vaut 0 · log 0 ?", 2),
+    ("04.kl", lambda q: (q * (q / uniform(q)).log()).sum(), "Combien vaut 0 · log 0, pour la m", 2),
     ("04.kl", lambda q: F.kl_div(q.log(), uniform(q), reduction="sum"), "obtenez inf.", 1),
     ("04.kl", lambda q: F.kl_div(uniform(q).log(), q, reduction="batchmean"), ". C'est l", 3),
-    ("04.kl", lambda q: (q * ((q + 0.01) / uniform(q)).log()).sum(), "obtenez 1,3962", None),
-    ("04.kl", lambda q: torch.stack([KL(law[None]) for law in q]), "forme () ; reçu : (1,).", 1),
+    ("04.kl", lambda q: (q * ((q + 0.01) / uniform(q)).log()).sum(), "vous obtenez", None),
+    ("04.kl", lambda q: torch.stack([KL(law[None]) for law in q]), "on attend un scalaire, la ", 1),
     # none moved, all, the living; too many of them
     ("04.revive", lambda c, uses, z: c, "un atome mort n'a pas été posé sur un vecteur de", 2),
     ("04.revive", lambda c, uses, z: z[::25], "un atome qui servait a été déplacé", 1),
@@ -523,90 +516,95 @@ WRONG = [
     ("04.revive", reviving(drawn=lambda z, n: z[[0, 9] * n][:n]), "en 2 endroits seulement.", 3),
     ("04.revive", reviving(drawn=lambda z, n: z[:n]), "les premiers vecteurs de z, qui se res", 3),
     ("04.revive", revive_with_the_first_vectors, "ressemblent : tirez-les au hasard.", 3),
-    ("04.revive", reviving(drawn=lambda z, n: z[400 - n :]), "passage, la perplexité n'est que", 3),
+    ("04.revive", reviving(drawn=lambda z, n: z[400 - n :]), "deux appels posent les atomes au", 3),
     ("04.revive", reviving(drawn=lambda z, n: 9 * torch.randn(n, 2)), "sur un vecteur de z.", 2),
     ("04.revive", reviving(drawn=lambda z, n: z[-n:] + torch.randn(n, 2)), "un vecteur de z", 2),
     ("04.revive", reviving(drawn=lambda z, n: math.nan), "un atome mort n'a pas été posé", 2),
     # the codebook changed in place, in two ways
-    ("04.revive", revive_in_place, "votre fonction change le dictionnaire reçu : remplissez-en", 1),
-    ("04.revive", lambda c, uses, z: c.copy_(z[::25]), "change le dictionnaire reçu", 1),
+    ("04.revive", revive_in_place, "votre fonction change `codebook`, que la suite du notebook", 1),
+    ("04.revive", lambda c, uses, z: c.copy_(z[::25]), "votre fonction change `codebook`, que ", 1),
     # nothing returned; z shuffled in place; the atoms in another order; the dead alone
     ("04.revive", revive_that_forgets_return, "avez-vous oublié `return` ?", 1),
-    ("04.revive", revive_that_shuffles_z, "votre fonction change les vecteurs z reçus.", 1),
+    ("04.revive", revive_that_shuffles_z, "votre fonction change `z`, que la suite du notebook", 1),
     ("04.revive", revive_that_sorts_the_atoms, "un atome qui servait a été déplacé.", 1),
     ("04.revive", lambda c, uses, z: REVIVE(c, uses, z)[uses == 0], "(16, 2) ; reçu : (15, 2)", 1),
     # exchanged, divided by the other sum, in two ways; by all; not at all
     (
         "04.prior",
         lambda *args: LEFT(*args).T,
-        "la ligne 7 a pour somme 0,1321, pas 1. Vos colonnes, oui : ce sont les lignes, une par",
+        "Lignes et colonnes sont échangées.",
         2,
     ),
-    ("04.prior", table_of(end=lambda n: n / n.sum(0)), "0,1321, pas 1. Vos colonnes, oui", 2),
-    ("04.prior", table_of(end=lambda n: n / n.sum(1)), "la ligne 7 a pour somme 0,", 1),
-    ("04.prior", table_of(end=lambda n: n / n.sum()), "a pour somme 0,0011, pas 1.", 1),
-    ("04.prior", table_of(end=lambda n: n), ",0000, pas 1.", 1),
+    ("04.prior", table_of(end=lambda n: n / n.sum(0)), "Ce sont vos colonnes qui ont pour somm", 2),
+    ("04.prior", table_of(end=lambda n: n / n.sum(1)), "vous obtenez", 1),
+    ("04.prior", table_of(end=lambda n: n / n.sum()), "vous obtenez", 1),
+    ("04.prior", table_of(end=lambda n: n), "vous obtenez", 1),
     # nothing added: NaN, a row of zeros, a column; a lot added; added afterwards
     (
         "04.prior",
         table_of(0),
-        "votre table a des valeurs NaN ou négatives : une ligne jamais vue ? Ajoutez 0,5 à tous",
+        "Un code jamais vu n'a aucun compte : ajoutez 0,5 à tous.",
         3,
     ),
-    ("04.prior", table_of(0, end=lambda n: F.normalize(n.float(), 1)), "pas 1. Ajoutez 0,5", 3),
-    ("04.prior", table_of(0, end=lambda n: (n + 0.0).log_softmax(1).exp()), "] = 0 : le jour", 3),
+    ("04.prior", table_of(0, end=lambda n: F.normalize(n.float(), 1)), "vous obtenez", 1),
+    ("04.prior", table_of(0, end=lambda n: (n + 0.0).log_softmax(1).exp()), "vous obtenez", 1),
     (
         "04.prior",
         lambda c, K: table_of(0)(c, K).nan_to_num(1 / K),
-        "P[0, 7] = 0 : le jour où 7 suit 0, le coût est infini. Ajoutez 0,5 à tous les comptes, ",
-        3,
+        "vous obtenez",
+        1,
     ),
-    ("04.prior", table_of(50), "on peut descendre à 1,", None),
+    ("04.prior", table_of(50), "vous obtenez", None),
     ("04.prior", table_of_pairs_seen, "Chaque paire n'est comptée qu'une fois : avec des", 2),
     ("04.prior", lambda *args: LEFT(*args).numpy(), "pas un objet de type ndarray", None),
-    ("04.prior", lambda *args: LEFT(*args) + 0.01, "a pour somme 1,0800, pas 1.", 1),
+    ("04.prior", lambda *args: LEFT(*args) + 0.01, "vous obtenez", 1),
     # no neighbour: frequencies, a constant; exchanged, above, two columns before
-    ("04.prior", table_of_frequencies, "bits par code ; les simples fréquences, 2,", 2),
-    ("04.prior", lambda c, K: torch.full((K, K), 1 / K), "3,00 bits par code ; les simples", 2),
-    ("04.prior", table_of(pairs=lambda c: (c[:, :, 1:], c[:, :, :-1])), "les simples fréq", 2),
+    ("04.prior", table_of_frequencies, "vous obtenez", 1),
+    ("04.prior", lambda c, K: torch.full((K, K), 1 / K), "vous obtenez", 1),
+    ("04.prior", table_of(pairs=lambda c: (c[:, :, 1:], c[:, :, :-1])), "La gauche et la droit", 2),
     (
         "04.prior",
         table_of(5, pairs=lambda c: (c[:, :, 1:], c[:, :, :-1])),
-        "les simples fréquences, 2,76. La gauche et la droite sont échangées.",
-        2,
+        "vous obtenez",
+        1,
     ),
-    ("04.prior", table_of(pairs=lambda c: (c[:, :-1], c[:, 1:])), "les simples fréquences,", 2),
-    ("04.prior", table_of(pairs=lambda c: (c[:, :, 0], c[:, :, 2])), "les simples fréquence", 2),
+    ("04.prior", table_of(pairs=lambda c: (c[:, :-1], c[:, 1:])), "Vos paires vont de haut en ", 1),
+    ("04.prior", table_of(pairs=lambda c: (c[:, :, 0], c[:, :, 2])), "vous obtenez", 1),
     # across rows: of all maps, of each; around; one atom less
     ("04.prior", table_of(pairs=lambda c: (c.flatten()[:-1], c.flatten()[1:])), "Vos paires v", 1),
     (
         "04.prior",
         table_of(2, pairs=lambda c: (c.flatten(1)[:, :-1], c.flatten(1)[:, 1:])),
-        " par code ; on peut descendre à 1,56. Vos paires vont d'une ligne à la suivante : le pre",
+        "vous obtenez",
         1,
     ),
-    ("04.prior", table_of(pairs=lambda c: (c, c.roll(-1, 2))), "bit par code ; on peut d", 1),
+    ("04.prior", table_of(pairs=lambda c: (c, c.roll(-1, 2))), "vous obtenez", 1),
     ("04.prior", lambda c, K: LEFT(c, K - 1), "on attend une table (K, K), de forme (8, 8)", 1),
     # what the answer raises
-    *((key, raising(KeyError("atome")), "votre fonction s'arrête sur KeyError : 'atome'", 1)
+    *((key, raising(KeyError("atome")), "sur KeyError : `'atome'`", 1)
       for key in KEYS),
 ]  # fmt: skip
+
+
+# right, but what the next cells could not use, or would find changed; or not what is asked
+UNUSABLE = [
+    ("04.nearest", nearest_by_a_product, "pas des torch.int32 : ces numéros serviront d'indices"),
+    ("04.revive", revive_with_a_loop, "votre fonction change `uses`"),
+    ("04.revive", revive_with_numpy, "votre hasard ne change jamais"),
+    ("04.revive", revive_with_a_list, "votre hasard ne change jamais"),
+    ("04.revive", revive_with_a_little_noise, "`.float()` convertit"),
+    ("04.prior", table_with_loops, "Vous ajoutez 1 à chaque compte"),
+    ("04.prior", table_with_numpy, "on attend"),
+    ("04.prior", table_of_one_hot, "on attend"),
+    ("04.prior", table_with_scatter, "on attend"),
+]
+
+
+@pytest.mark.parametrize("key, answer, message", UNUSABLE)
+def test_answers_that_the_notebook_cannot_use_are_told_why(key, answer, message):
+    refused(key, answer, message)
 
 
 @pytest.mark.parametrize("key, answer, message, number", WRONG)
 def test_wrong_answers_meet_a_counter_example_and_the_hint_that_helps(key, answer, message, number):
     refused(key, answer, message, number)
-
-
-# ---- stubs -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_the_untouched_stub_is_to_complete_or_to_repair(key):
-    untouched(key)
-
-
-def test_the_stub_to_repair_is_wrong(capsys):
-    """Were it not recognised by its code: it holds a mistake, and the check sees it."""
-    verify("04.loss", lambda *args: exercises.exercises()["04.loss"].stub(*args))
-    assert capsys.readouterr().out.startswith("✘ 04.loss : B = 1, β = 0,25 et ")

@@ -8,8 +8,8 @@ It prints ✔, or ✘ with an input where the answer is wrong and a hint, or « 
 returns the student's answer when it is right and the reference otherwise: the cells that follow
 run in any case.
 
-The stub, the reference, the check and the hints of an exercise live once, in the module of its
-notebook (`notebook_01.py`, …).
+The stub lives in the notebook; the reference, the check and the hints of an exercise, in the
+module of its notebook (`notebook_01.py`, …). How an answer is tried: `harness.py`.
 """
 
 import ast
@@ -18,34 +18,28 @@ import re
 import textwrap
 from dataclasses import dataclass
 
+from .harness import Missing, Wrong, guarded, own_world
+
 _EXERCISES = {}
 _hints_shown = {}  # by key, the furthest
 
 
-class Wrong(Exception):
-    """Raised by a check: the message (French) shows where the answer is wrong.
-
-    `hint`: the number of the hint that helps with this mistake, where the check knows it.
-    """
-
-    def __init__(self, message, *, hint=None):
-        super().__init__(message)
-        self.hint = hint
-
-
-class Missing(Exception):
-    """The answer is still empty: it returned `...`."""
-
-
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise. `check(answer)` raises `Wrong`, or returns a sentence for the ✔ line."""
+    """One exercise.
+
+    key: for instance "01.kl"; reference: one right answer, whose source `solution` shows.
+    check: called with the answer, raises `Wrong`, or returns the sentence of the ✔ line.
+    hints: from the idea to the code.
+    broken: the stub, where it is a function to repair; another one has nothing but `...` or an
+    exception in its body.
+    """
 
     key: str
-    stub: callable
     reference: callable
     check: callable
     hints: tuple
+    broken: callable = None
 
     def __post_init__(self):
         _EXERCISES[self.key] = self
@@ -72,8 +66,8 @@ def verify(key, answer=None):
     Returns:
         `answer` when it is right, the reference otherwise.
     """
-    exercise, useful_hint = _get(key), None
-    if answer is None or answer is ... or (callable(answer) and _same_code(answer, exercise.stub)):
+    exercise = _get(key)
+    if answer is None or answer is ... or _same_code(answer, exercise.broken):
         return _to_do(exercise)
     if answer is exercise.reference:  # the check ran twice: it had put the reference in place
         print(
@@ -85,22 +79,19 @@ def verify(key, answer=None):
         print(f"✘ {key} : on attend une fonction, pas un objet de type {type(answer).__name__}.")
         return exercise.reference
     try:
-        praise = exercise.check(_guarded(answer))
+        with own_world():
+            names = inspect.signature(exercise.reference).parameters
+            praise = exercise.check(guarded(answer, names))
     except Missing:
         return _to_do(exercise)
     except Wrong as wrong:
         print(f"✘ {key} : {_in_french(str(wrong))}")
-        useful_hint = wrong.hint
-    except Exception as error:  # whatever a student's function may raise is for the student to read
-        print(f"✘ {key} : votre fonction s'arrête sur {type(error).__name__} : {error}")
-    else:
-        print(f"✔ {key} : {_in_french(praise)}")
-        return answer
-    seen = _hints_shown.get(key, 0)
-    shown = useful_hint or seen or 1  # that of this mistake, or the last one seen
-    _hints_shown[key] = max(seen, shown)
-    print(f"  Indice : {exercise.hints[shown - 1]}")
-    return exercise.reference
+        shown = wrong.hint or _hints_shown.get(key, 1)  # that of this mistake, or the last one seen
+        _hints_shown[key] = max(shown, _hints_shown.get(key, 0))
+        print(f"  Indice : {exercise.hints[shown - 1]}")
+        return exercise.reference
+    print(f"✔ {key} : {_in_french(praise)}")
+    return answer
 
 
 def hint(key):
@@ -123,17 +114,12 @@ def reference_source(key):
     return _source(_get(key).reference)
 
 
-def stub_source(key):
-    """Source code of the stub, as it stands in the notebook."""
-    return _source(_get(key).stub)
-
-
 def _source(function):
     return textwrap.dedent(inspect.getsource(function)).strip()
 
 
 def _to_do(exercise):
-    verb = "compléter" if "return ..." in stub_source(exercise.key) else "réparer"
+    verb = "réparer" if exercise.broken else "compléter"
     print(f'… {exercise.key} : à {verb} (une piste : hint("{exercise.key}")).')
     return exercise.reference
 
@@ -149,27 +135,10 @@ def _in_french(sentence):
     return re.sub(f"{code}|{point}|{minus_zero}", mended, sentence)
 
 
-def _guarded(answer):
-    """The student's function, which must return something."""
-
-    def call(*args):
-        try:
-            result = answer(*args)
-        except NotImplementedError as error:
-            if error.__traceback__.tb_next.tb_next is None:  # raised by the answer itself
-                raise Missing from None
-            raise
-        if result is ...:
-            raise Missing
-        if result is None:
-            raise Wrong("votre fonction ne renvoie rien : avez-vous oublié `return` ?")
-        return result
-
-    return call
-
-
 def _same_code(answer, stub):
     """True when `answer` is the untouched stub, comments, blank lines and docstring aside."""
+    if stub is None:  # recognised by what it returns, or raises
+        return False
     try:
         source = _source(answer)
     except (OSError, TypeError):  # no source: certainly not the stub of the notebook
@@ -178,13 +147,14 @@ def _same_code(answer, stub):
 
 
 def _syntax_tree(source):
-    """Text of the syntax tree of a `def`, without its docstring; `None` for anything else."""
+    """Text of the syntax tree of a `def`, without name and docstring; `None` for anything else."""
     try:
         (function,) = ast.parse(source).body
     except (SyntaxError, ValueError):  # a lambda, cut out of its line
         return None
     if not isinstance(function, ast.FunctionDef):
         return None
+    function.name = ""
     if ast.get_docstring(function) is not None:
         function.body.pop(0)
     return ast.dump(function)

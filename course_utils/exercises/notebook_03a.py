@@ -1,301 +1,398 @@
 """Exercises of notebook 03a: counting, normalisation, NADE, MADE's masks, ensemble, coder."""
 
-import functools
 import math
+import numbers
 from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..autoregressive import FVSBN, OrderAgnosticMADE
-from ..evaluation import enumerate_images
-from . import Exercise, Wrong
-from .helpers import as_tensor, call, counted, numbers, time_limit
+from ..autoregressive import FVSBN
+from . import Exercise
+from .harness import Wrong, counted, lent, listed, number, same_as, tensor
 
 
-class Stubs:
-    """What the notebook shows: to complete, or to repair."""
-
-    def total_probability(log_prob, shape):
-        """Somme de p(x) sur toutes les images binaires de forme shape = (C, H, W) : un nombre.
-
-        log_prob : images entières (B, C, H, W) → log p(x), (B,), en nats.
-        """
-        return ...
-
-    def count_parameters(D, H):
-        """Nombre de paramètres : FVSBN, NADE sans partage, NADE avec partage (trois entiers)."""
-        return ...
-
-    def nade_logits(x, W, V, b, c):
-        """Log-cotes des D pixels par la récurrence. x (B, D), W et V (D, H), b (D,), c (H,)."""
-        return ...
-
-    def made_masks(ordering, m):
-        """Masques d'un MADE à une couche : M_W (H, D) et M_V (D, H), vrais où un poids est gardé.
-
-        ordering[i] : le pixel visité à l'étape i. m (H,) : les numéros, de 1 à D − 1.
-        """
-        d = torch.arange(1, len(ordering) + 1)  # le rang de chaque pixel
-        M_W = m[:, None] >= d[None, :]
-        M_V = m[None, :] > d[:, None]  # comme sur la diapositive
-        return M_W, M_V
-
-    def ensemble_log_prob(logits, x):
-        """log p(x) d'un ensemble de K ordres, (B,). logits (K, B, D) ; x (B, D), des 0 et des 1."""
-        logits = logits.mean(dim=0)  # la moyenne des K avis
-        return (x * F.logsigmoid(logits) + (1 - x) * F.logsigmoid(-logits)).sum(dim=1)
-
-    def encode(bits, probabilities):
-        """Code d'une suite de bits : moins de −log₂ p + 2 chiffres « 0 » ou « 1 ».
-
-        probabilities[i] : la probabilité que bits[i] soit 1. Un 1 garde le début de l'intervalle,
-        un 0 garde la fin.
-        """
-        return ...
+# ---- 03a.total ---------------------------------------------------------------------------------
 
 
-class References:
-    """One right answer to each; `solution` shows its source."""
+def total_probability(log_prob, shape):
+    """Somme de p(x) sur toutes les images binaires de forme shape = (C, H, W) : un nombre.
 
-    def total_probability(log_prob, shape):
-        """Somme de p(x) sur toutes les images binaires de forme shape = (C, H, W) : un nombre.
-
-        log_prob : images entières (B, C, H, W) → log p(x), (B,), en nats.
-        """
-        bits = torch.tensor([0, 1])
-        images = torch.cartesian_prod(*[bits] * math.prod(shape)).view(-1, *shape)
-        return log_prob(images).exp().sum().item()
-
-    def count_parameters(D, H):
-        """Nombre de paramètres : FVSBN, NADE sans partage, NADE avec partage (trois entiers)."""
-        fvsbn = D * (D + 1) // 2  # le pixel i : i − 1 poids et un biais
-        unshared = (
-            H * D * (D - 1) // 2 + D * H + D * H + D
-        )  # les A_i, les c_i, les alpha_i, les b_i
-        shared = D * H + D * H + D + H  # W, V, b, c
-        return fvsbn, unshared, shared
-
-    def nade_logits(x, W, V, b, c):
-        """Log-cotes des D pixels par la récurrence. x (B, D), W et V (D, H), b (D,), c (H,)."""
-        a = c.expand(len(x), -1)  # (B, H)
-        logits = []
-        for i in range(x.shape[1]):
-            h = torch.sigmoid(a)
-            logits.append(h @ V[i] + b[i])
-            a = a + x[:, i, None] * W[i]  # le pixel i est connu : un seul ajout
-        return torch.stack(logits, dim=1)
-
-    def made_masks(ordering, m):
-        """Masques d'un MADE à une couche : M_W (H, D) et M_V (D, H), vrais où un poids est gardé.
-
-        ordering[i] : le pixel visité à l'étape i. m (H,) : les numéros, de 1 à D − 1.
-        """
-        d = torch.argsort(ordering) + 1  # le rang de chaque pixel
-        M_W = m[:, None] >= d[None, :]
-        M_V = d[:, None] > m[None, :]
-        return M_W, M_V
-
-    def ensemble_log_prob(logits, x):
-        """log p(x) d'un ensemble de K ordres, (B,). logits (K, B, D) ; x (B, D), des 0 et des 1."""
-        log_p = (x * F.logsigmoid(logits) + (1 - x) * F.logsigmoid(-logits)).sum(dim=2)  # (K, B)
-        return torch.logsumexp(log_p, dim=0) - math.log(len(logits))
-
-    def encode(bits, probabilities):
-        """Code d'une suite de bits : moins de −log₂ p + 2 chiffres « 0 » ou « 1 ».
-
-        probabilities[i] : la probabilité que bits[i] soit 1. Un 1 garde le début de l'intervalle,
-        un 0 garde la fin.
-        """
-        low, width = Fraction(0), Fraction(1)  # des fractions exactes
-        for bit, p in zip(bits, probabilities):
-            ones = width * Fraction(p)
-            if bit:
-                width = ones
-            else:
-                low, width = low + ones, width - ones
-        length = 0
-        while True:
-            first = math.ceil(low * 2**length)  # first / 2**length : première fraction après low
-            if first < (low + width) * 2**length:
-                return format(first, f"0{length}b") if length else ""
-            length += 1
+    log_prob : images entières (B, C, H, W) → log p(x), (B,), en nats.
+    """
+    bits = torch.tensor([0, 1])
+    images = torch.cartesian_prod(*[bits] * math.prod(shape)).view(-1, *shape)
+    return log_prob(images).exp().sum().item()
 
 
-# ---------------------------------------------------------------------------------------------
-# The checks: each raises `Wrong`, or returns the sentence of the ✔ line
-# ---------------------------------------------------------------------------------------------
+def check_total_probability(answer):
+    draws = torch.Generator().manual_seed(0)
+    for shape in ((1, 2, 5), (2, 1, 3), (1, 3, 1)):
+        model = FVSBN(shape).requires_grad_(False)
+        torch.nn.init.normal_(model.alpha, generator=draws)
+        everything = 2 ** math.prod(shape)
+        for expected in (1.0, 0.931):
+            seen = []
 
+            def log_prob(x, model=model, expected=expected, seen=seen):
+                if x.is_floating_point():
+                    raise Wrong(f"log_prob attend des images entières ; reçu : {x.dtype}.", hint=2)
+                if not ((x == 0) | (x == 1)).all():
+                    raise Wrong("log_prob attend des pixels 0 ou 1.", hint=2)
+                seen.extend(map(tuple, x.flatten(1).tolist()))
+                return model.log_prob(x).double() + math.log(expected)
 
-def check_total_probability(total_probability):
-    generator = torch.Generator().manual_seed(0)
-    for shape in ((1, 2, 5), (2, 1, 3)):
-        model = FVSBN(shape)
-        torch.nn.init.normal_(model.alpha, generator=generator)
-
-        def log_prob(x, shift=0.0, model=model, shape=shape):
-            if not isinstance(x, torch.Tensor) or tuple(x.shape[1:]) != shape:
-                received = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
-                expected = ", ".join(map(str, shape))
+            asked = lent("log_prob", [("x", (-1, *shape))], log_prob)
+            total = number(answer(asked, shape))
+            distinct = len(set(seen))
+            if (distinct, len(seen)) != (everything, everything):
                 raise Wrong(
-                    f"log_prob attend des images (B, {expected}) ; reçu : {received}.", hint=1
+                    f"il y a {everything} images binaires de forme {shape} ; vous en demandez "
+                    f"{len(seen)}, dont {distinct} différentes.",
+                    hint=2 if distinct < everything else 1,
                 )
-            if x.is_floating_point():
-                raise Wrong(f"log_prob attend des images entières ; reçu : {x.dtype}.", hint=2)
-            with torch.no_grad():
-                return model.log_prob(x).double() + shift
-
-        for shift, expected in ((0.0, 1.0), (math.log(0.931), 0.931)):
-            answer = total_probability(functools.partial(log_prob, shift=shift), shape)
-            got = as_tensor(answer, (), "un seul nombre").item()
-            if not abs(got - expected) < 1e-5:
+            if not abs(total - expected) < 1e-5:
                 raise Wrong(
                     f"pour un modèle de somme {expected:.3f} sur les images {shape}, vous obtenez "
-                    f"{got:.6g}.",
+                    f"{total:.6g}. Les images sont les bonnes.",
                     hint=3,
                 )
     return "la somme est juste, pour un modèle normalisé et pour un autre qui ne l'est pas."
 
 
-def check_count_parameters(count_parameters):
+Exercise(
+    "03a.total",
+    total_probability,
+    check_total_probability,
+    (
+        "Il faut toutes les suites de C·H·W bits, une par ligne, puis .view(-1, *shape).",
+        "torch.cartesian_prod(*[torch.tensor([0, 1])] * n) donne les 2ⁿ suites de n bits.",
+        "log_prob donne des logarithmes : c'est p(x) = exp(log p(x)) qu'on additionne.",
+    ),
+)
+
+
+# ---- 03a.count ----------------------------------------------------------------------------------
+
+
+def count_parameters(D, H):
+    """Nombre de paramètres : FVSBN, NADE sans partage, NADE avec partage (trois entiers)."""
+    fvsbn = D * (D + 1) // 2  # le pixel i : i − 1 poids et un biais
+    unshared = H * D * (D - 1) // 2 + D * H + D * H + D  # les A_i, les c_i, les alpha_i, les b_i
+    shared = D * H + D * H + D + H  # W, V, b, c
+    return fvsbn, unshared, shared
+
+
+def check_count_parameters(answer):
     names = ("FVSBN", "NADE sans partage", "NADE avec partage")
     for D, H in ((1, 1), (3, 2), (10, 7), (784, 500)):
-        answer = count_parameters(D, H)
-        got = as_tensor(
-            list(answer) if isinstance(answer, tuple) else answer, (3,), "trois nombres"
-        )
-        expected = References.count_parameters(D, H)
-        for number, (name, value, right) in enumerate(zip(names, got.tolist(), expected), 1):
+        counts = answer(D, H)
+        if not isinstance(counts, tuple | list) or len(counts) != 3:
+            raise Wrong("on attend trois entiers : `return fvsbn, sans_partage, avec_partage`.")
+        if not all(isinstance(n, numbers.Integral) for n in counts):
+            kinds = ", ".join(type(n).__name__ for n in counts)
+            raise Wrong(f"on attend trois entiers ; reçu : {kinds}. Diviser des entiers : //.")
+        expected = count_parameters(D, H)
+        for hint, (name, value, right) in enumerate(zip(names, counts, expected), 1):
             if value != right:
                 raise Wrong(
-                    f"pour D = {D}, H = {H}, {name} : on attend {right} ; vous obtenez "
-                    f"{value:.10g}.",
-                    hint=number,
+                    f"pour D = {D}, H = {H}, {name} : on attend {right} ; vous obtenez {value}.",
+                    hint=hint,
                 )
     return "784 pixels, 500 neurones : {} ; {} ; {}.".format(
-        *(f"{n:,}".replace(",", "\u00a0") for n in References.count_parameters(784, 500))
+        *(f"{n:,}".replace(",", "\u00a0") for n in expected)
     )
 
 
-def check_nade_logits(nade_logits):
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    for B, D, H in ((2, 3, 2), (5, 9, 4)):
-        x = torch.randint(2, (B, D), generator=generator).double()
-        W, V, b, c = normal(D, H), normal(D, H), normal(D), normal(H)
-        W.requires_grad_()
-        expected = torch.stack(  # from the definition: a_i = c + the sum of W[j] x_j for j < i
-            [torch.sigmoid(c + x[:, :i] @ W[:i]) @ V[i] + b[i] for i in range(D)], dim=1
-        )
-        result = call(nade_logits, x, W, V, b, c)
-        got = as_tensor(result, (B, D), "une log-cote par pixel")
-        wrong = (~((got - expected).abs() <= 1e-5)).nonzero()  # NaN counts as wrong
-        if len(wrong):
-            k, i = wrong[0].tolist()
-            raise Wrong(
-                f"pour x = {numbers(x[k])}, le pixel {i + 1} a la log-cote {expected[k, i]:.6f} ; "
-                f"vous obtenez {got[k, i]:.6f}.",
-                hint=2,
-            )
-        if not getattr(result, "requires_grad", False):
-            raise Wrong(
-                "le gradient n'atteint plus W : ni .detach(), ni numpy, ni no_grad.", hint=3
-            )
-    _not_started_again(nade_logits)
-    return "les log-cotes sont celles de la définition, sans recommencer la somme."
+Exercise(
+    "03a.count",
+    count_parameters,
+    check_count_parameters,
+    (
+        "FVSBN : le pixel i a un biais et i − 1 poids. Sommez de 1 à D.",
+        "Sans partage, le pixel i a sa matrice A_i (H × (i − 1)), son c_i (H), son alpha_i (H) et "
+        "son b_i.",
+        "Avec partage : une seule matrice W (H × D) et un seul c (H) ; les alpha_i forment V "
+        "(D × H), les b_i un vecteur b (D).",
+    ),
+)
 
 
-def _not_started_again(nade_logits, B=4, D=60, H=8):
-    """Count the multiplications of matrices: about B·D·H for the outputs, B·D²·H from scratch."""
-    x, b, c = torch.zeros(B, D), torch.zeros(D), torch.zeros(H)
-    W, V = torch.zeros(2, D, H)
-    with FlopCounterMode(display=False) as counter:
-        call(nade_logits, x, W, V, b, c)
-    multiplications = counter.get_total_flops() // 2
-    if multiplications > 5 * B * D * H:
+# ---- 03a.recursion ------------------------------------------------------------------------------
+
+
+def nade_logits(x, W, V, b, c):
+    """Log-cotes des D pixels par la récurrence. x (B, D), W et V (D, H), b (D,), c (H,)."""
+    a = c.expand(len(x), -1)  # (B, H)
+    logits = []
+    for i in range(x.shape[1]):
+        h = torch.sigmoid(a)
+        logits.append(h @ V[i] + b[i])
+        a = a + x[:, i, None] * W[i]  # le pixel i est connu : un seul ajout
+    return torch.stack(logits, dim=1)
+
+
+def _nade_inputs():
+    draws = torch.Generator().manual_seed(0)
+    for B, D, H in ((2, 3, 5), (5, 9, 4)):
+        x = torch.randint(2, (B, D), generator=draws).float()
+        W, V = torch.randn(2, D, H, generator=draws)
+        b, c = torch.randn(D, generator=draws), torch.randn(H, generator=draws)
+        yield "", [x, W, V, b, c]
+
+
+def _shifted(steps, use_c=True):
+    """The logits of someone whose sums are `steps` pixels late, or who forgets c."""
+
+    def logits(x, W, V, b, c):
+        seen = torch.ones(len(V), len(V)).tril(-1 + steps)  # (D, D): output, pixel read
+        a = torch.einsum("ij,bj,jh->bih", seen, x, W) + c * use_c
+        return (torch.sigmoid(a) * V).sum(dim=2) + b
+
+    return logits
+
+
+_values_are_right = same_as(
+    nade_logits,
+    _nade_inputs,
+    what="une log-cote par pixel",
+    where=lambda i, x, W, V, b, c: f"x = {listed(x[i[0]])}, le pixel {i[1] + 1}",
+    gradient=("W", "V", "b", "c"),
+    slips=(
+        (_shifted(1), "Chaque pixel se lit lui-même.", 2),
+        (_shifted(-1), "La somme a un pixel de retard.", 2),
+        (_shifted(0, use_c=False), "Le biais c manque.", 1),
+        (
+            lambda x, W, V, b, c: torch.sigmoid(nade_logits(x, W, V, b, c)),
+            "C'est une probabilité : la log-cote vient avant le dernier σ.",
+            3,
+        ),
+        (lambda x, W, V, b, c: nade_logits(x, W, V, 0 * b, c), "Le biais b[i] manque.", 2),
+    ),
+    praise="valeurs et gradients sont ceux de la définition, sans recommencer la somme.",
+)
+
+
+class _Work(TorchDispatchMode):
+    """Count the numbers that torch computes (views compute none)."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **kwargs or {})
+        if isinstance(result, torch.Tensor) and not function.is_view:
+            self.numbers += result.numel()
+        return result
+
+
+def _work(answer, D, B=4, H=32):
+    """What D pixels cost: the products of matrices, and every other number."""
+    inputs = torch.zeros(B, D), *torch.zeros(2, D, H), torch.zeros(D), torch.zeros(H)
+    with FlopCounterMode(display=False) as products, _Work() as others:
+        answer(*inputs)
+    return products.get_total_flops() // 2 + others.numbers
+
+
+def check_nade_logits(answer):
+    praise = _values_are_right(answer)
+    growth = _work(answer, 80) / _work(answer, 40)
+    if growth > 3:
         raise Wrong(
-            f"les valeurs sont justes, mais pour D = {D} pixels vous faites {multiplications} "
-            f"multiplications, au lieu de {B * D * H} environ : la somme repart du début à chaque "
-            "pixel.",
+            f"les valeurs sont justes, mais deux fois plus de pixels coûtent {growth:.1f} fois "
+            "plus de calculs, au lieu de 2 : la somme repart du début à chaque pixel.",
             hint=2,
         )
+    return praise
 
 
-def check_made_masks(made_masks):
-    generator = torch.Generator().manual_seed(0)
-    for number, (D, H) in enumerate(((4, 6), (4, 6), (7, 12), (2, 3))):
+Exercise(
+    "03a.recursion",
+    nade_logits,
+    check_nade_logits,
+    (
+        "Partez de a = c, une ligne par image : a = c.expand(len(x), -1). Rangez les log-cotes "
+        "dans une liste.",
+        "Pour le pixel i : d'abord sa log-cote, d'après a ; ensuite seulement, a reçoit ce "
+        "qu'apporte le pixel i, et cela servira à tous les suivants.",
+        "La log-cote : sigmoid(a) @ V[i] + b[i]. L'ajout : a = a + x[:, i, None] * W[i]. Enfin, "
+        "torch.stack(logits, dim=1).",
+    ),
+)
+
+
+# ---- 03a.masks ----------------------------------------------------------------------------------
+
+
+def made_masks(ordering, m):
+    """Masques d'un MADE à une couche : M_W (H, D) et M_V (D, H), vrais où un poids est gardé.
+
+    ordering[i] : le pixel visité à l'étape i. m (H,) : les numéros, de 1 à D − 1.
+    """
+    d = torch.argsort(ordering) + 1  # le rang de chaque pixel
+    M_W = m[:, None] >= d[None, :]
+    M_V = d[:, None] > m[None, :]
+    return M_W, M_V
+
+
+def broken_made_masks(ordering, m):
+    d = torch.arange(1, len(ordering) + 1)  # le rang de chaque pixel
+    M_W = m[:, None] >= d[None, :]
+    M_V = m[None, :] > d[:, None]  # comme sur la diapositive
+    return M_W, M_V
+
+
+def check_made_masks(answer):
+    draws = torch.Generator().manual_seed(0)
+    for case, (D, H) in enumerate(((4, 6), (4, 6), (7, 12), (2, 3))):
         # the first ordering is the raster: only the strict inequality can be wrong there
-        ordering = torch.randperm(D, generator=generator) if number else torch.arange(D)
-        m = torch.randint(1, D, (H,), generator=generator)
-        answer = made_masks(ordering.clone(), m.clone())
-        if not isinstance(answer, tuple | list) or len(answer) != 2:
-            raise Wrong("on attend deux masques, M_W et M_V.")
-        M_W = as_tensor(answer[0], (H, D), "M_W, une ligne par neurone").bool()
-        M_V = as_tensor(answer[1], (D, H), "M_V, une ligne par sortie").bool()
-        case = f"ordre {ordering.tolist()}, numéros m = {m.tolist()}"
-        helpful = 2 if number else 1
+        ordering = torch.randperm(D, generator=draws) if case else torch.arange(D)
+        m = torch.randint(1, D, (H,), generator=draws)
+        masks = answer(ordering, m)
+        if not isinstance(masks, tuple | list) or len(masks) != 2:
+            raise Wrong("on attend deux masques : `return M_W, M_V`.")
+        shapes = ("M_W, une ligne par neurone", (H, D)), ("M_V, une ligne par sortie", (D, H))
+        M_W, M_V = (tensor(mask, shape, what) for mask, (what, shape) in zip(masks, shapes))
+        if not torch.isin(torch.cat([M_W.flatten(), M_V.flatten()]), torch.tensor([0, 1])).all():
+            raise Wrong("un masque ne contient que des 0 et des 1, ou des booléens.")
+        case_shown = f"ordre {ordering.tolist()}, numéros m = {m.tolist()}"
+        hint = 2 if case else 1
         rank = torch.argsort(ordering)
-        paths = M_V.double() @ M_W.double() > 0
-        for i, j in paths.nonzero().tolist():
+        for i, j in (M_V @ M_W > 0).nonzero().tolist():
             if rank[j] >= rank[i]:
                 which = "de lui-même" if i == j else f"du pixel {j}, visité après"
-                text = f"{case} : la sortie du pixel {i} reçoit un chemin {which}."
-                raise Wrong(text, hint=helpful)
-        right_W, right_V = References.made_masks(ordering, m)
-        for name, mask, right in (("M_W", M_W, right_W), ("M_V", M_V, right_V)):
+                text = f"{case_shown} : la sortie du pixel {i} reçoit un chemin {which}."
+                raise Wrong(text, hint=hint)
+        for name, mask, right in zip(("M_W", "M_V"), (M_W, M_V), made_masks(ordering, m)):
             for i, j in (mask != right).nonzero().tolist():
                 verb = "coupe pour rien" if right[i, j] else "garde à tort"
-                raise Wrong(f"{case} : {name}[{i}, {j}] {verb} un poids.", hint=helpful)
+                raise Wrong(f"{case_shown} : {name}[{i}, {j}] {verb} un poids.", hint=hint)
     return "strictement causal dans tous les ordres essayés, et aucun poids coupé pour rien."
 
 
-@functools.cache
-def _small_ensemble():
-    """Four orderings of one random model on all images of 6 pixels: x `(64, 6)`, logits."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = OrderAgnosticMADE((1, 2, 3), hidden=(8,), num_orderings=4)
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter)
-    images = enumerate_images((1, 2, 3))
-    with torch.no_grad():
-        logits = torch.stack([model.logits(images, ordering=o).flatten(1) for o in model.orderings])
-    return images.flatten(1).double(), logits.double()
+Exercise(
+    "03a.masks",
+    made_masks,
+    check_made_masks,
+    (
+        "Une sortie de rang d ne doit lire que les neurones qui voient moins de d pixels.",
+        "Le rang du pixel p est l'étape où il est visité : l'inverse de la permutation ordering. "
+        "Pour ordering = [3, 2, 0, 1], les rangs sont [3, 4, 2, 1].",
+        "torch.argsort(ordering) inverse une permutation.",
+    ),
+    broken=broken_made_masks,
+)
 
 
-def check_ensemble_log_prob(ensemble_log_prob):
-    x, logits = _small_ensemble()
-    log_p = as_tensor(call(ensemble_log_prob, logits, x), (len(x),), "un nombre par image")
-    total = log_p.exp().sum().item()
-    if not abs(total - 1) < 1e-4:
-        raise Wrong(
-            f"sur les 64 images de 6 pixels, votre « p(x) » a pour somme {total:.4f}, pas 1.",
-            hint=3 if abs(total - len(logits)) < 1e-4 else 1,
-        )
-    expected = References.ensemble_log_prob(logits, x)
-    if not torch.allclose(log_p, expected, atol=1e-4):
-        k = (log_p - expected).abs().argmax()
-        raise Wrong(
-            f"pour x = {numbers(x[k])}, on attend log p = {expected[k]:.5f} ; vous obtenez "
-            f"{log_p[k]:.5f}."
-        )
-    big_x = torch.zeros(2, 2000, dtype=torch.float64)
-    big_logits = torch.ones(3, 2, 2000, dtype=torch.float64)  # log p ≈ −2 600: exp gives 0
-    big = as_tensor(call(ensemble_log_prob, big_logits, big_x), (2,), "un nombre par image")
-    if not torch.allclose(big, References.ensemble_log_prob(big_logits, big_x), rtol=1e-4):
-        raise Wrong(
-            f"pour 2 000 pixels, on attend log p ≈ −2 626 ; vous obtenez {big[0]:.4g}. "
-            "exp(−2 626) vaut 0 pour la machine : il faut rester en logarithmes.",
-            hint=3,
-        )
-    return "la somme vaut 1, et les grandes images ne font pas déborder le calcul."
+# ---- 03a.ensemble -------------------------------------------------------------------------------
 
 
-def check_encode(encode):
+def ensemble_log_prob(logits, x):
+    """log p(x) d'un ensemble de K ordres, (B,). logits (K, B, D) ; x (B, D), des 0 et des 1."""
+    log_p = (x * F.logsigmoid(logits) + (1 - x) * F.logsigmoid(-logits)).sum(dim=2)  # (K, B)
+    return torch.logsumexp(log_p, dim=0) - math.log(len(logits))
+
+
+def broken_ensemble_log_prob(logits, x):
+    logits = logits.mean(dim=0)  # la moyenne des K avis
+    return (x * F.logsigmoid(logits) + (1 - x) * F.logsigmoid(-logits)).sum(dim=1)
+
+
+def _by_image(logits, x):
+    """log p_k(x): `(K, B)`."""
+    return (x * F.logsigmoid(logits) + (1 - x) * F.logsigmoid(-logits)).sum(dim=2)
+
+
+def _opinions():
+    draws = torch.Generator().manual_seed(0)
+    for K, B, D in ((4, 3, 6), (3, 5, 2)):
+        x = torch.randint(2, (B, D), generator=draws).float()
+        yield f"{K} ordres", [torch.randn(K, B, D, generator=draws), x]
+    sure = torch.full((2, 1, 3), 40.0)
+    yield "des log-cotes de 40, un pixel blanc", [sure, torch.tensor([[1.0, 1.0, 0.0]])]
+    yield "2 000 pixels", [torch.ones(3, 2, 2000), torch.zeros(2, 2000)]  # log p = −2 626
+
+
+Exercise(
+    "03a.ensemble",
+    ensemble_log_prob,
+    same_as(
+        ensemble_log_prob,
+        _opinions,
+        what="un nombre par image",
+        tolerance=1e-4,
+        where=lambda i, logits, x: (
+            f"x = {listed(x[i])}" if x.shape[1] < 10 else "des log-cotes toutes égales à 1"
+        ),
+        slips=(
+            (broken_ensemble_log_prob, "Ce sont encore les log-cotes que vous moyennez.", 1),
+            (
+                lambda logits, x: torch.logsumexp(_by_image(logits, x), 0),
+                "C'est la somme des K lois : il manque le 1/K.",
+                3,
+            ),
+            (
+                lambda logits, x: _by_image(logits, x).mean(0),
+                "Vous moyennez des logarithmes : il faut moyenner les probabilités.",
+                1,
+            ),
+            (
+                lambda logits, x: (
+                    (
+                        x * torch.sigmoid(logits).mean(0)
+                        + (1 - x) * (1 - torch.sigmoid(logits).mean(0))
+                    )
+                    .log()
+                    .sum(1)
+                ),
+                "Vous moyennez des probabilités pixel par pixel : il faut celles d'images "
+                "entières.",
+                1,
+            ),
+            (
+                lambda logits, x: _by_image(logits, x).exp().mean(0).log(),
+                "Votre calcul déborde : exp(−2 626) vaut 0 pour la machine. Restez en logarithmes.",
+                3,
+            ),
+        ),
+        praise="la somme des p(x) vaut 1, et les grandes images ne font pas déborder le calcul.",
+    ),
+    (
+        "Un mélange de K lois : p(x) = (1/K) Σ_k p_k(x). On moyenne des probabilités d'images "
+        "entières.",
+        "Calculez d'abord log p_k(x) pour chaque ordre, une matrice (K, B).",
+        "log Σ_k exp(log p_k) s'écrit torch.logsumexp(log_p, dim=0). Il reste le 1/K.",
+    ),
+    broken=broken_ensemble_log_prob,
+)
+
+
+# ---- 03a.encode ---------------------------------------------------------------------------------
+
+
+def encode(bits, probabilities):
+    """Code d'une suite de bits : moins de −log₂ p + 2 chiffres « 0 » ou « 1 ».
+
+    probabilities[i] : la probabilité que bits[i] soit 1. Un 1 garde le début de l'intervalle,
+    un 0 garde la fin.
+    """
+    low, width = Fraction(0), Fraction(1)  # des fractions exactes
+    for bit, p in zip(bits, probabilities):
+        ones = width * Fraction(p)
+        if bit:
+            width = ones
+        else:
+            low, width = low + ones, width - ones
+    length = 0
+    while True:
+        first = math.ceil(low * 2**length)  # first / 2**length : première fraction après low
+        if first < (low + width) * 2**length:
+            return format(first, f"0{length}b") if length else ""
+        length += 1
+
+
+def check_encode(answer):
     generator = torch.Generator().manual_seed(0)
     # the second interval, [0.3125 ; 0.5), ends at a short fraction which is not inside
     cases = [([1, 0, 1], [0.75, 0.25, 0.5]), ([1, 0], [0.5, 0.625]), ([1], [0.5]), ([0], [0.5])]
@@ -305,8 +402,7 @@ def check_encode(encode):
         bits = torch.bernoulli(p, generator=generator).long().tolist()
         cases.append((bits, p.tolist()))
     for bits, probabilities in cases:
-        with time_limit(10, hint=2):
-            code = encode(list(bits), list(probabilities))
+        code = answer(list(bits), list(probabilities))
         _check_code(code, bits, probabilities)
     return "le code désigne la bonne suite, à moins de 2 bits de −log₂ p, même sur 300 bits."
 
@@ -314,12 +410,13 @@ def check_encode(encode):
 def _check_code(code, bits, probabilities):
     case = f"{len(bits)} bits"
     if len(bits) <= 3:
-        case = f"bits {numbers(torch.tensor(bits))}, "
-        case += f"probabilités {numbers(torch.tensor(probabilities))}"
-    if isinstance(code, list | tuple):
-        code = "".join(str(int(digit)) for digit in code)
+        case = f"bits {listed(torch.tensor(bits))}, "
+        case += f"probabilités {listed(torch.tensor(probabilities))}"
     if not isinstance(code, str) or set(code) - {"0", "1"}:
-        raise Wrong(f"{case} : on attend une chaîne de « 0 » et de « 1 » ; reçu : `{code!r}`.")
+        raise Wrong(
+            f'{case} : on attend une chaîne comme "0110", en un seul texte ; reçu : `{code!r}`.',
+            hint=3,
+        )
     value = Fraction(int(code, 2), 2 ** len(code)) if code else Fraction(0)
     low, width = _interval(bits, probabilities)
     if not low <= value < low + width:
@@ -328,6 +425,10 @@ def _check_code(code, bits, probabilities):
                 f"{case} : votre code désigne {float(value)}, la fin, exclue, de l'intervalle.",
                 hint=3,
             )
+        right = encode(bits, probabilities)
+        if right != code == right.lstrip("0"):
+            raise Wrong(f"{case} : votre code perd ses zéros de tête, {right} devient {code}.",
+                        hint=3)  # fmt: skip
         mirror, mirror_width = _interval([1 - b for b in bits], [1 - p for p in probabilities])
         if mirror <= value < mirror + mirror_width:
             text = f"{case} : c'est le 1 qui garde le début de l'intervalle, pas le 0."
@@ -354,69 +455,8 @@ def _interval(bits, probabilities):
 
 
 Exercise(
-    "03a.total",
-    Stubs.total_probability,
-    References.total_probability,
-    check_total_probability,
-    (
-        "Il faut toutes les suites de C·H·W bits, une par ligne, puis .view(-1, *shape).",
-        "torch.cartesian_prod(*[torch.tensor([0, 1])] * n) donne les 2ⁿ suites de n bits.",
-        "log_prob donne des logarithmes : c'est p(x) = exp(log p(x)) qu'on additionne.",
-    ),
-)
-Exercise(
-    "03a.count",
-    Stubs.count_parameters,
-    References.count_parameters,
-    check_count_parameters,
-    (
-        "FVSBN : le pixel i a un biais et i − 1 poids. Sommez de 1 à D.",
-        "Sans partage, le pixel i a sa matrice A_i (H × (i − 1)), son c_i (H), son alpha_i (H) et "
-        "son b_i.",
-        "Avec partage : une seule matrice W (H × D) et un seul c (H) ; les alpha_i forment V "
-        "(D × H), les b_i un vecteur b (D).",
-    ),
-)
-Exercise(
-    "03a.recursion",
-    Stubs.nade_logits,
-    References.nade_logits,
-    check_nade_logits,
-    (
-        "Partez de a = c, une ligne par image : a = c.expand(len(x), -1).",
-        "Pour le pixel i : d'abord sa log-cote, sigmoid(a) @ V[i] + b[i] ; ensuite seulement, "
-        "a = a + x[:, i, None] * W[i].",
-        "Rangez les D log-cotes dans une liste, puis torch.stack(logits, dim=1).",
-    ),
-)
-Exercise(
-    "03a.masks",
-    Stubs.made_masks,
-    References.made_masks,
-    check_made_masks,
-    (
-        "Une sortie de rang d ne doit lire que les neurones qui voient moins de d pixels.",
-        "Le rang du pixel p est l'étape où il est visité : l'inverse de la permutation ordering. "
-        "Pour ordering = [3, 2, 0, 1], les rangs sont [3, 4, 2, 1].",
-        "torch.argsort(ordering) inverse une permutation.",
-    ),
-)
-Exercise(
-    "03a.ensemble",
-    Stubs.ensemble_log_prob,
-    References.ensemble_log_prob,
-    check_ensemble_log_prob,
-    (
-        "Un mélange de K lois : p(x) = (1/K) Σ_k p_k(x). On moyenne des probabilités d'images "
-        "entières.",
-        "Calculez d'abord log p_k(x) pour chaque ordre, une matrice (K, B).",
-        "log Σ_k exp(log p_k) s'écrit torch.logsumexp(log_p, dim=0). Il reste le 1/K.",
-    ),
-)
-Exercise(
     "03a.encode",
-    Stubs.encode,
-    References.encode,
+    encode,
     check_encode,
     (
         "Gardez low et width : l'intervalle est [low, low + width). Un 1 : width = width · p. "
