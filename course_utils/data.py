@@ -228,8 +228,8 @@ def check_images(x, shape, levels):
     # as Python integers: compared inside torch, a uint8 of 255 and 256 would wrap around
     if x.numel() and (int(x.min()) < 0 or int(x.max()) >= levels):
         raise ValueError(
-            f"expected pixels in {{0, …, {levels - 1}}}, got [{int(x.min())}, {int(x.max())}]: "
-            f"was the data set loaded with levels={levels}?"
+            f"expected pixels in {{0, …, {levels - 1}}}, got [{int(x.min())}, {int(x.max())}]: load "
+            f"the data set with levels={levels}, or build the model with levels={int(x.max()) + 1}"
         )
 
 

@@ -1008,7 +1008,7 @@ def test_completions_need_a_completion_model_of_grey_images(make, images, classi
 
 
 def test_completions_need_the_levels_of_the_model(completer, images, classifier):
-    with pytest.raises(ValueError, match="was the data set loaded with levels=2"):
+    with pytest.raises(ValueError, match="load the data set with levels=2"):
         completion_explorer(completer, 100 * images, classifier)
 
 
