@@ -86,7 +86,7 @@ def needs_and_gives(source):
         ("with a as b:\n    c = [d for d in b]", {"a"}, {"b", "c"}),
         ("x[0] = 1", {"x"}, set()),
         ("x += 1", {"x"}, {"x"}),
-        ("with a:\n    for b in c:\n        if b:\n            d = d + b", {"a", "c", "d"}, {"b", "d"}),
+        ("with a:\n    for b in c:\n        d = d + b", {"a", "c", "d"}, {"b", "d"}),
     ],
 )
 def test_what_a_cell_needs_and_gives(source, needs, gives):
