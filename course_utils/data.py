@@ -226,10 +226,12 @@ def check_images(x, shape, levels):
             )
         )
     # as Python integers: compared inside torch, a uint8 of 255 and 256 would wrap around
-    if x.numel() and (int(x.min()) < 0 or int(x.max()) >= levels):
+    low, high = (int(x.min()), int(x.max())) if x.numel() else (0, 0)
+    if low < 0 or high >= levels:
+        larger = f", or build the model with levels={high + 1}" if low >= 0 else ""
         raise ValueError(
-            f"expected pixels in {{0, …, {levels - 1}}}, got [{int(x.min())}, {int(x.max())}]: "
-            f"was the data set loaded with levels={levels}?"
+            f"expected pixels in {{0, …, {levels - 1}}}, got [{low}, {high}]: "
+            f"load the data set with levels={levels}{larger}"
         )
 
 

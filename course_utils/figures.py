@@ -166,7 +166,13 @@ def compare_images(groups, *, columns=8, levels=None, colors=None):
 
 
 def learning_curves(histories, title="Apprentissage"):
-    """Losses of `fit` against the steps, from `{name: History}`; a dot marks the best step."""
+    """Losses of `fit` against the steps; a dot marks the best step.
+
+    Args:
+        histories: `{name: History}`, or one History.
+    """
+    if not isinstance(histories, dict):
+        histories = {"validation": histories}
     _, ax = plt.subplots()
     for (name, history), color in zip(histories.items(), itertools.cycle(MODEL_COLORS)):
         ax.plot(history.steps, history.train, "--", color=color, alpha=0.85, linewidth=1.8)

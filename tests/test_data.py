@@ -268,8 +268,8 @@ def test_check_images_accepts_every_level(levels):
         (torch.zeros(2, 1, 4, 4, dtype=torch.cfloat), TypeError, "complex64"),
         (torch.zeros(2, 1, 4, 5, dtype=torch.uint8), ValueError, r"expected images \(B, 1, 4, 4\)"),
         (torch.zeros(1, 4, 4, dtype=torch.uint8), ValueError, r"batch dimension, x\[None\]"),
-        (torch.full((2, 1, 4, 4), 2), ValueError, r"\{0, …, 1\}.*\[2, 2\].*levels=2"),
-        (torch.full((2, 1, 4, 4), -1), ValueError, "levels=2"),
+        (torch.full((2, 1, 4, 4), 2), ValueError, r"\{0, …, 1\}.*\[2, 2\]: .*levels=2, .*levels=3"),
+        (torch.full((2, 1, 4, 4), -1), ValueError, "load the data set with levels=2$"),
     ],
 )
 def test_check_images_says_what_to_do(x, error, message):

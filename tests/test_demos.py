@@ -201,6 +201,14 @@ def test_set_redraws_once():
     assert plain.drawn == [(10, 20), (30, 40)] and plain.shown() == (30, 0, 40)
 
 
+def test_check_moves_refuses_a_move_that_changes_nothing_and_resets_the_demo():
+    plain = Plain()
+    live.check_moves(plain.demo, {"red": 30}, {"blue": 40, "red": 50})
+    assert plain.shown() == (10, 0, 20)
+    with pytest.raises(AssertionError, match="red"):
+        live.check_moves(plain.demo, {"red": 10})
+
+
 def test_a_control_still_works_after_a_failed_set():
     plain = Plain()
     with pytest.raises(Exception, match="abc"):
@@ -1008,7 +1016,7 @@ def test_completions_need_a_completion_model_of_grey_images(make, images, classi
 
 
 def test_completions_need_the_levels_of_the_model(completer, images, classifier):
-    with pytest.raises(ValueError, match="was the data set loaded with levels=2"):
+    with pytest.raises(ValueError, match="load the data set with levels=2"):
         completion_explorer(completer, 100 * images, classifier)
 
 

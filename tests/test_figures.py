@@ -168,6 +168,12 @@ def test_learning_curves_show_every_history(count):
     assert ax.get_title().startswith("Coût") and "nats/image" in ax.get_ylabel()
 
 
+def test_learning_curves_show_one_history():
+    figures.learning_curves(History([0, 10], [90.0, 80.0], [100.0, 92.0], 10, 92.0))
+    (ax,) = render().axes
+    assert len(ax.lines) == 3 and ax.get_legend().get_texts()[0].get_text() == "validation"
+
+
 # ---- the latent plane -------------------------------------------------------------------------
 
 

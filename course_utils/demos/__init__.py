@@ -5,12 +5,13 @@ from .codes import code_editor, codebook_browser
 from .commitment import commitment_explorer
 from .conditional import completion_explorer, condition_explorer
 from .latent import latent_explorer
-from .live import LivePicture, draw_offline, font, to_pil, to_png
+from .live import LivePicture, check_moves, draw_offline, font, to_pil, to_png
 from .pixels import painting_explorer, receptive_field_explorer
 from .prior import prior_explorer
 
 __all__ = [
     "LivePicture",
+    "check_moves",
     "code_editor",
     "codebook_browser",
     "commitment_explorer",

@@ -369,6 +369,20 @@ def bars(pen, corner, size, law, drawn, colors, *, labels=None, note=None):
 
 
 # ---------------------------------------------------------------------------------------------
+# The check in the cell after a demo
+# ---------------------------------------------------------------------------------------------
+
+
+def check_moves(demo, *moves):
+    """Each move, a dict of new values of controls, changes the picture; then the demo is reset."""
+    for values in moves:
+        before = demo.picture.value
+        demo.set(**values)
+        assert demo.picture.value != before, values
+    demo.reset_button.click()
+
+
+# ---------------------------------------------------------------------------------------------
 # Controls that several demos have
 # ---------------------------------------------------------------------------------------------
 
