@@ -13,6 +13,11 @@ def verdict(key, answer):
     return returned, printed.getvalue()
 
 
+def accepts(key, answer):
+    """Whether the answer is right."""
+    return verdict(key, answer)[0] is answer
+
+
 def accepted(key, answer):
     """The answer is right: it is returned, after one line."""
     returned, printed = verdict(key, answer)

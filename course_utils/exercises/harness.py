@@ -203,7 +203,7 @@ def number(value, what="un seul nombre", advice=""):
         raise Wrong(f"on attend {what} ; reçu : {tuple(value.shape)}. {advice}".rstrip())
     if isinstance(value, str | bool) or not isinstance(value, numbers.Real | torch.Tensor):
         raise Wrong(f"on attend {what}, pas {_kind(value)}. {advice}".rstrip())
-    return float(value)
+    return float(value.detach() if isinstance(value, torch.Tensor) else value)
 
 
 def tensor(value, shape, what, *, advice="", dtype=None):

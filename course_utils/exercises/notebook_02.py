@@ -181,6 +181,7 @@ Exercise(
         class_grid,
         _decoders,
         what="une grille d'images",
+        dtype=torch.float32,
         advice="Dix lignes de n images : 10 n codes à décoder.",
         where=lambda i, model, z: "ligne {}, colonne {}, pixel ({}, {})".format(
             *divmod(i[0], len(z)), *i[2:]

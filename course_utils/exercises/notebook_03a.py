@@ -158,6 +158,7 @@ _values_are_right = same_as(
     nade_logits,
     _nade_inputs,
     what="une log-cote par pixel",
+    dtype=torch.float32,
     where=lambda i, x, W, V, b, c: f"x = {listed(x[i[0]])}, le pixel {i[1] + 1}",
     gradient=("W", "V", "b", "c"),
     slips=(
@@ -321,6 +322,7 @@ Exercise(
         ensemble_log_prob,
         _opinions,
         what="un nombre par image",
+        dtype=torch.float32,
         tolerance=1e-4,
         where=lambda i, logits, x: (
             f"x = {listed(x[i])}" if x.shape[1] < 10 else "des log-cotes toutes égales à 1"

@@ -182,6 +182,7 @@ Exercise(
         vq_loss,
         _batches,
         what="un scalaire, la moyenne du lot",
+        dtype=torch.float32,
         gradient=("log_px", "z_e", "e"),
         slips=(
             (broken_vq_loss, "Votre coût baisse quand la vraisemblance baisse.", 1),
