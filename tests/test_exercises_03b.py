@@ -439,27 +439,8 @@ def test_the_praise_quotes_right_numbers(key, capsys):
 # ---- wrong answers -----------------------------------------------------------------------------
 
 
-def spoiled_mask(rows, columns, value=1.0):
-    """The right mask, but for one block: slices as functions of k // 2."""
-
-    def causal_mask(kind, k):
-        mask = MASK(kind, k)
-        mask[rows(k // 2), columns(k // 2)] = value
-        return mask
-
-    return causal_mask
-
-
-def everything(_):
-    return slice(None)
-
-
 def centre(c):
     return c
-
-
-def after_centre(c):
-    return slice(c + 1, None)
 
 
 def trying(
@@ -552,44 +533,6 @@ def field_of_a_symmetric_triangle(layers, size, row, column):
     return triangle | (up == 0) & (right < 0) & (right >= -layers)
 
 
-def coloring(number=lambda n: torch.arange(n) // (n // 3), a=torch.gt, b=torch.ge):
-    def group_mask(kind, out_features, in_features):
-        compare = a if kind == "A" else b
-        return compare(number(out_features)[:, None], number(in_features)[None, :])
-
-    return group_mask
-
-
-def mixing(mend_lower=True, mend_upper=True, end=lambda p: p, weigh=lambda w: w, scale=lambda s: s):
-    """A `mixture_probabilities`, with or without its two extreme bins; `end`: what comes last."""
-
-    def mixture_probabilities(weights, mu, s, levels):
-        k, s = torch.arange(levels)[:, None], scale(s)
-        upper, lower = torch.sigmoid((k + 0.5 - mu) / s), torch.sigmoid((k - 0.5 - mu) / s)
-        if mend_upper:
-            upper[-1] = 1
-        if mend_lower:
-            lower[0] = 0
-        return end(((upper - lower) * weigh(weights)).sum(dim=1))
-
-    return mixture_probabilities
-
-
-def mixture_of_edges_on_the_wrong_side(weights, mu, s, levels):
-    k = torch.arange(levels)[:, None]
-    upper, lower = torch.sigmoid((k + 0.5 - mu) / s), torch.sigmoid((k - 0.5 - mu) / s)
-    upper[0], lower[-1] = 1, 0
-    return ((upper - lower) * weights).sum(dim=1)
-
-
-def rest_to_the_last(p):
-    return torch.cat([p[:-1], 1 - p[:-1].sum()[None]])
-
-
-def rest_to_all(p):
-    return p + (1 - p.sum()) / len(p)
-
-
 def stacking(
     start=down,
     masked=lambda layer: layer == 0,
@@ -620,72 +563,7 @@ def stacks_with_all_the_kernels_masked_in_place(x, kernels):
     return STACKS(x, kernels)
 
 
-NO_MENDING = {"mend_lower": False, "mend_upper": False}
-
 WRONG = [
-    # the centre kept in A, hidden in B, both; the row under it; its right
-    ("03b.mask", lambda kind, k: MASK("B", k), "Le masque A cache le centre.", 2),
-    ("03b.mask", lambda kind, k: MASK("A", k), "Le masque B garde aussi le centre.", 2),
-    (
-        "03b.mask",
-        lambda kind, k: MASK("AB"["BA".index(kind)], k),
-        "Vos masques A et B sont échangés.",
-        2,
-    ),
-    ("03b.mask", spoiled_mask(after_centre, everything), "vous obtenez", 1),
-    (
-        "03b.mask",
-        spoiled_mask(lambda c: -1, everything),
-        "vous obtenez",
-        1,
-    ),
-    ("03b.mask", spoiled_mask(centre, after_centre), "vous obtenez", 1),
-    # nothing on its left; the left of the rows above only
-    (
-        "03b.mask",
-        spoiled_mask(centre, lambda c: slice(c), 0.0),
-        "vous obtenez",
-        1,
-    ),
-    (
-        "03b.mask",
-        spoiled_mask(lambda c: slice(c), after_centre, 0.0),
-        "vous obtenez",
-        1,
-    ),
-    # transposed, upside down, complementary, as logarithms; right for one size only
-    ("03b.mask", lambda kind, k: MASK(kind, k).T, "Lignes et colonnes sont échangées.", 1),
-    ("03b.mask", lambda kind, k: MASK(kind, k).flip(0), "vous obtenez", 1),
-    ("03b.mask", lambda kind, k: 1 - MASK(kind, k), "vous obtenez", 1),
-    ("03b.mask", lambda kind, k: MASK(kind, k).log(), "vous obtenez", 1),
-    (
-        "03b.mask",
-        spoiled_mask(lambda c: slice(c - 1), everything, 0.0),
-        "vous obtenez",
-        1,
-    ),
-    ("03b.mask", lambda kind, k: MASK(kind, 3), "de forme (5, 5) ; reçu : (3, 3)", 1),
-    ("03b.mask", lambda kind, k: MASK(kind, max(k, 3)), "de forme (1, 1) ; reçu : (3, 3)", 1),
-    ("03b.mask", lambda kind, k: MASK(kind, k)[None, None], "reçu : (1, 1, 3, 3)", 1),
-    # the notebook's next cells multiply weights by the mask
-    (
-        "03b.mask",
-        lambda kind, k: MASK(kind, k).numpy(),
-        "on attend un masque carré, dans un tenseur de torch, pas un objet de t",
-        1,
-    ),
-    (
-        "03b.mask",
-        lambda kind, k: MASK(kind, k).tolist(),
-        "on attend un masque carré, dans un tenseur de torch, pas un objet de t",
-        1,
-    ),
-    (
-        "03b.mask",
-        lambda kind, k: kind,
-        "on attend un masque carré, dans un tenseur de torch, pas un objet de t",
-        1,
-    ),
     # its own pixel forgotten; the outputs after; all; itself only; the opposite
     (
         "03b.causal",
@@ -858,103 +736,6 @@ WRONG = [
         "on attend une carte, dans un tenseur de torch, pas un objet de type se",
         1,
     ),
-    # the colour itself: hidden in B, kept in A, both
-    (
-        "03b.channels",
-        coloring(b=torch.gt),
-        "Le masque B garde aussi la couleur elle-même.",
-        2,
-    ),
-    (
-        "03b.channels",
-        coloring(a=torch.ge),
-        "Le masque A cache la couleur elle-même.",
-        2,
-    ),
-    ("03b.channels", coloring(a=torch.ge, b=torch.gt), "Vos masques A et B sont échangés.", 2),
-    # the colours in the other order, transposed, all, all but its own; RVBRVB, RRRVVV
-    (
-        "03b.channels",
-        coloring(a=torch.lt, b=torch.le),
-        "Vos sorties lisent les couleurs d'après, au lieu de celles d'avant.",
-        1,
-    ),
-    (
-        "03b.channels",
-        lambda *args: CHANNELS(*args).T,
-        "on attend un masque (sorties, entrées), de forme (6, 3) ; reçu : (3, 6",
-        1,
-    ),
-    (
-        "03b.channels",
-        coloring(b=lambda o, i: (o > -1) & (i > -1)),
-        "vous obtenez",
-        1,
-    ),
-    ("03b.channels", coloring(a=torch.ne), "vous obtenez", 1),
-    ("03b.channels", coloring(a=torch.ne, b=torch.eq), "vous obtenez", 1),
-    (
-        "03b.channels",
-        coloring(lambda n: torch.arange(n) % 3),
-        "Vos couleurs alternent (R, V, B, R, …) : chacune occupe un tiers d'un ",
-        3,
-    ),
-    (
-        "03b.channels",
-        coloring(lambda n: torch.arange(n) // 3),
-        "vous obtenez",
-        1,
-    ),
-    # a triangle of channels; the same division for both; the shape of the kernel, transposed
-    (
-        "03b.channels",
-        lambda kind, o, i: torch.ones(o, i).tril(-1 if kind == "A" else 0),
-        "Vous comparez les numéros des canaux : comparez ceux de leurs couleurs",
-        3,
-    ),
-    (
-        "03b.channels",
-        lambda kind, o, i: coloring(lambda n: torch.arange(n) // (o // 3))(kind, o, i),
-        "vous obtenez",
-        1,
-    ),
-    ("03b.channels", lambda kind, o, i: CHANNELS(kind, i, o), "de forme (6, 3) ; reçu : (3,", 1),
-    ("03b.channels", lambda *args: CHANNELS(*args)[..., None], "reçu : (3, 3, 1)", 1),
-    # renormalised instead; the rest for the last level, for all of them
-    (
-        "03b.mixture",
-        mixing(**NO_MENDING, end=lambda p: p / p.sum()),
-        "vous obtenez",
-        1,
-    ),
-    ("03b.mixture", mixing(**NO_MENDING, end=rest_to_the_last), "vous obtenez", 1),
-    ("03b.mixture", mixing(**NO_MENDING, end=rest_to_all), "vous obtenez", 1),
-    ("03b.mixture", mixing(**NO_MENDING, end=lambda p: p.softmax(0)), "vous obtenez", 1),
-    # one edge only; the two, on the wrong side; clamped; the stub, its bug untouched
-    ("03b.mixture", mixing(mend_lower=False), "Ce qui passe sous 0 est perdu.", 2),
-    ("03b.mixture", mixing(mend_upper=False), "Ce qui dépasse levels − 1 est perdu.", 2),
-    ("03b.mixture", mixture_of_edges_on_the_wrong_side, "vous obtenez", 1),
-    (
-        "03b.mixture",
-        mixing(**NO_MENDING, end=lambda p: p.clamp(1e-6, 1)),
-        "Ce qui déborde n'est allé nulle part.",
-        1,
-    ),
-    ("03b.mixture", mixing(**NO_MENDING), "Ce qui déborde n'est allé nulle part.", 1),
-    # the weights: forgotten, not used, logits; the scale; logarithms; NaN; one level less
-    ("03b.mixture", mixing(weigh=torch.ones_like), "[-3 ; 18], s = [2 ; 1], 17 niveaux", None),
-    (
-        "03b.mixture",
-        mixing(weigh=lambda w: torch.full_like(w, 1 / len(w))),
-        "vous obtenez",
-        1,
-    ),
-    ("03b.mixture", mixing(weigh=lambda w: w.softmax(0)), "mu = [-3 ; 18], s = [2 ; 1]", 1),
-    ("03b.mixture", mixing(scale=lambda s: s**2), "vous obtenez", 1),
-    ("03b.mixture", mixing(end=torch.log), "vous obtenez", 1),
-    ("03b.mixture", mixing(end=lambda p: p * math.nan), "vous obtenez", 1),
-    ("03b.mixture", mixing(end=lambda p: p[:-1]), "de forme (17,) ; reçu : (16,)", 1),
-    ("03b.mixture", mixing(end=lambda p: p[:, None]), "par niveau, de forme (17,) ; reçu", 1),
     # no shift, or upwards: the row is read on the right; the mask A forgotten, on the other tap
     ("03b.stacks", stacking(start=lambda x: x), "la sortie (6, 6) lit le pixel (6, ", 1),
     ("03b.stacks", stacking(lambda x: F.pad(x[:, :, 1:], (0, 0, 0, 1))), "), d'après.", 1),
