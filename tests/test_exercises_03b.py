@@ -756,8 +756,8 @@ WRONG = [
         1,
     ),
     # the mask A everywhere; the residual link forgotten, in the first layer too
-    ("03b.stacks", stacking(masked=lambda layer: True), "vous obtenez", 1),
-    ("03b.stacks", stacking(add=lambda layer: False), "vous obtenez", 1),
+    ("03b.stacks", stacking(masked=lambda layer: True), "vous obtenez", 3),
+    ("03b.stacks", stacking(add=lambda layer: False), "vous obtenez", 3),
     ("03b.stacks", stacking(add=lambda layer: True), "lit sa propre valeur", 2),
     (
         "03b.stacks",

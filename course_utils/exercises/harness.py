@@ -242,7 +242,7 @@ def tensor(value, shape, what, *, advice="", dtype=None):
 
 
 def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=(), number=False,
-            advice="", dtype=None, tolerance=1e-5):  # fmt: skip
+            advice="", dtype=None, tolerance=1e-5, hint=None):  # fmt: skip
     """The check of an answer that has the values, and the gradients, of the reference.
 
     Args:
@@ -256,6 +256,7 @@ def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=()
         number: the answer may be any number, where nothing learns through it.
         advice: what to say of a wrong shape.
         tolerance: of an error relative to the value, or to 1 where this is less.
+        hint: the number of the hint for another mistake than these.
     """
     names = list(inspect.signature(reference).parameters)
 
@@ -297,8 +298,8 @@ def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=()
             table.append((name, inputs, upstream, value, grads, right, right_grads))
 
         def slip_of(with_gradients):
-            """The known mistake that this answer makes in every case."""
-            for slip, sentence, hint in slips:
+            """The known mistake that this answer makes in every case: its sentence and its hint."""
+            for slip, sentence, number in slips:
                 for _, inputs, upstream, value, grads, *_ in table:
                     wrong, wrong_grads = run(slip, inputs, upstream)
                     wrong = torch.as_tensor(wrong)
@@ -307,31 +308,31 @@ def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=()
                     if with_gradients and not all(map(_all_close, grads, wrong_grads)):
                         break
                 else:
-                    return " " + sentence, hint
-            return "", None
+                    return " " + sentence, number
+            return "", hint
 
         for name, inputs, _, value, _, right, _ in table:
             if not close(value, right).all():
                 index = tuple((~close(value, right)).nonzero()[0].tolist())
-                sentence, hint = slip_of(False)
+                sentence, useful = slip_of(False)
                 shown = [name] if name else []
                 shown += [where(index, *inputs)] if where else []
                 expected, obtained = apart(right[index].item(), value[index].item())
                 raise Wrong(
                     f"pour {', '.join(shown)} : on attend {expected} ; vous obtenez {obtained}."
                     + sentence.rstrip(),
-                    hint=hint,
+                    hint=useful,
                 )
         learners = [name for name in names if name in gradient]
         for _, _, _, _, grads, _, right_grads in table:
             for learner, mine, right in zip(learners, grads, right_grads):
                 if not _all_close(mine, right):
-                    sentence, hint = slip_of(True)
+                    sentence, useful = slip_of(True)
                     nothing = "" if mine.any() else " Il n'en reçoit aucun."
                     raise Wrong(
                         f"la valeur est juste, mais pas le gradient que reçoit {learner}."
                         + (sentence.rstrip() or nothing),
-                        hint=hint,
+                        hint=useful,
                     )
         return praise
 

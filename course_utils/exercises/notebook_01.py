@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from . import Exercise
-from .harness import listed, same_as
+from .harness import counted, listed, same_as
 
 
 def _normal(seed, *shape):
@@ -88,7 +88,7 @@ def _batches():
     for B, C, H, W, d in ((3, 1, 2, 4, 2), (2, 3, 5, 3, 4)):
         logits, mu, logvar = _normal(0, B, C, H, W), _normal(1, B, d), _normal(2, B, d)
         x = (_normal(3, B, C, H, W) > 0).float()
-        yield f"{B} images {C}×{H}×{W} et {d} dimensions de z", [logits, x, mu, logvar]
+        yield f"{B} images {C}×{H}×{W} et {counted(d, 'dimension')} de z", [logits, x, mu, logvar]
 
 
 def _costs(mix):
@@ -162,7 +162,7 @@ def broken_log_aggregate(z, mu, logvar):
 def _codes_and_points():
     for M, N, d in ((5, 3, 2), (2, 4, 1), (3, 7, 5)):
         inputs = [_normal(M, M, d), _normal(N, N, d), _normal(d, N, d)]
-        yield f"{M} points, {N} codes et {d} dimensions", inputs
+        yield f"{M} points, {N} codes et {counted(d, 'dimension')}", inputs
     far = [torch.full((1, 2), 60.0), _normal(0, 3, 2), torch.zeros(3, 2)]
     yield "un point loin des codes, où q(z) est trop petit pour la machine", far
 

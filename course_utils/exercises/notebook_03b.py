@@ -468,6 +468,7 @@ _same_numbers = same_as(
     what="la pile horizontale",
     tolerance=1e-4,
     gradient=("x",),
+    hint=3,
     where=lambda i, x, kernels: f"h{list(i)} (les bons pixels sont lus, mais pas ce qu'ils valent)",
     praise="84 pixels lus sur 84 : plus d'angle mort, et rien d'interdit.",
 )  # fmt: skip

@@ -184,6 +184,7 @@ Exercise(
         what="un scalaire, la moyenne du lot",
         dtype=torch.float32,
         gradient=("log_px", "z_e", "e"),
+        hint=2,
         slips=(
             (broken_vq_loss, "Votre coût baisse quand la vraisemblance baisse.", 1),
             (_costs(lambda r, a, c, b: (r - a - b * c).mean()), "Vos deux distances se "
