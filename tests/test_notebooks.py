@@ -149,3 +149,43 @@ def test_notebooks_quote_numbers(stem):
     path = next(path for path in NOTEBOOKS if path.stem == stem)
     assert len(list(prose_numbers(path, BOLD))) >= 8
     assert len(list(prose_numbers(path, ABOUT))) >= 3
+
+
+# ---- the slides --------------------------------------------------------------------------------
+
+
+def spelled(text):
+    """The numbers of « 4 et 5 », « 1, 2 et 4 », « 2 à 6 »."""
+    ends = re.findall(r"(\d+)(?:\s*à\s*(\d+))?", text)
+    return {n for start, end in ends for n in range(int(start), int(end or start) + 1)}
+
+
+def quoted_slides(path, pattern=r"[Dd]iapositives? ([\d, et]+)"):
+    """The slides that each section names, as pairs (section, slide)."""
+    found, section = set(), None
+    for cell in READ[path].cells:
+        if cell.cell_type == "markdown":
+            for part in re.split(r"(?m)^(?=## )", cell.source):
+                heading = re.match(r"## (\d*)", part)
+                section = heading[1] if heading else section
+                numbers = set().union(*map(spelled, re.findall(pattern, part)))
+                found |= {(int(section), n) for n in numbers if section}
+    return found
+
+
+def test_the_map_of_the_slides_is_that_of_the_notebooks():
+    """Where 00 sends a slide, a section names it; what a section quotes is in the map."""
+    row = re.compile(r"(?m)^\| ([\d et,]+) \| .* \| \[\w+\]\((\w+)\.ipynb\), sections? (.*) \|$")
+    mapped = defaultdict(set)
+    for cell in READ[NOTEBOOKS[0]].cells:
+        for slides, name, sections in row.findall(cell.source):
+            mapped[name] |= {(k, n) for k in spelled(sections) for n in spelled(slides)}
+    for path in NOTEBOOKS[1:]:
+        everywhere = quoted_slides(path)
+        for slide in {n for _, n in mapped[path.stem]}:
+            assert {k for k, n in mapped[path.stem] if n == slide} & {
+                k for k, n in everywhere if n == slide
+            }, f"{path.stem}: no section of the map names the slide {slide}"
+        quoted = quoted_slides(path, r"> \*\*Diapositives? ([\d, et]+)\.")
+        assert quoted <= mapped[path.stem], quoted - mapped[path.stem]
+    assert {n for pairs in mapped.values() for _, n in pairs} == set(range(2, 24))
