@@ -45,8 +45,6 @@ COUNT, LOGITS, MASKS, ENSEMBLE, ENCODE = (
 
 @pytest.mark.parametrize("key", KEYS)
 def test_the_reference_is_accepted_and_the_random_stream_is_left_alone(key, capsys):
-    """First in this file: the small models that a check trains once are then trained here."""
-
     def answer(*args):  # the reference itself is not an answer
         return exercises.exercises()[key].reference(*args)
 
@@ -1278,11 +1276,7 @@ WRONG = [
         lambda bits, p: [2 * bit for bit in [1, *bits]],
         "bits [1 ; 0 ; 1], probabilités [0,75 ; 0,25 ; 0,5] : on attend une cha",
     ),
-]
-
-
-# right, but what the next cells could not use, or would find changed
-UNUSABLE = [
+    # right, but what the next cells could not use, or would find changed
     (
         "01.kl",
         kl_with_numpy,
@@ -1306,11 +1300,6 @@ UNUSABLE = [
     ("03a.encode", encode_the_middle, "en un seul texte ; reçu : `["),
     ("03a.encode", encode_with_decimals, "en un seul texte ; reçu : `["),
 ]
-
-
-@pytest.mark.parametrize("key, answer, message", UNUSABLE)
-def test_answers_that_the_notebook_cannot_use_are_told_why(key, answer, message):
-    refused(key, answer, message)
 
 
 @pytest.mark.parametrize("key, answer, message", WRONG)

@@ -786,27 +786,18 @@ WRONG = [
     ("03b.stacks", torch.no_grad()(STACKS), "ni .detach(), ni numpy, ni no_grad", 1),
     ("03b.stacks", lambda *args: STACKS(*args)[:, :, 1:], "reçu : (2, 4, 12, 13)", 1),
     ("03b.stacks", stacking(lambda x: F.pad(x, (0, 0, 1, 0))), "RuntimeError", 1),
+    # right, but what the next cells could not use, or would find changed
+    ("03b.mask", mask_in_place_float64, "pas des torch.float64. `.float()` convertit", None),
+    ("03b.field", field_with_sets, "`torch.as_tensor` convertit", None),
+    ("03b.field", field_by_formula, "pas un objet de type ndarray", None),
+    ("03b.channels", channels_of_a_masked_convolution, "`.float()` convertit", None),
+    ("03b.channels", channels_by_blocks, "`torch.as_tensor` convertit", None),
+    ("03b.channels", channels_as_lists, "pas un objet de type list", None),
+    ("03b.mixture", mixture_with_numpy, "pas un objet de type ndarray", None),
+    ("03b.mixture", mixture_as_a_list, "pas un objet de type list", None),
+    ("03b.stacks", stacks_in_place, "votre fonction change `kernels`", None),
+    ("03b.stacks", stacks_in_float64, "`.float()` convertit", None),
 ]
-
-
-# right, but what the next cells could not use, or would find changed
-UNUSABLE = [
-    ("03b.mask", mask_in_place_float64, "pas des torch.float64. `.float()` convertit"),
-    ("03b.field", field_with_sets, "`torch.as_tensor` convertit"),
-    ("03b.field", field_by_formula, "pas un objet de type ndarray"),
-    ("03b.channels", channels_of_a_masked_convolution, "`.float()` convertit"),
-    ("03b.channels", channels_by_blocks, "`torch.as_tensor` convertit"),
-    ("03b.channels", channels_as_lists, "pas un objet de type list"),
-    ("03b.mixture", mixture_with_numpy, "pas un objet de type ndarray"),
-    ("03b.mixture", mixture_as_a_list, "pas un objet de type list"),
-    ("03b.stacks", stacks_in_place, "votre fonction change `kernels`"),
-    ("03b.stacks", stacks_in_float64, "`.float()` convertit"),
-]
-
-
-@pytest.mark.parametrize("key, answer, message", UNUSABLE)
-def test_answers_that_the_notebook_cannot_use_are_told_why(key, answer, message):
-    refused(key, answer, message)
 
 
 @pytest.mark.parametrize("key, answer, message, number", WRONG)

@@ -197,7 +197,7 @@ def _kind(value):
     return f"un objet de type {type(value).__name__}"
 
 
-def number(value, what="un seul nombre", advice=""):
+def as_number(value, what="un seul nombre", advice=""):
     """The answer as a float: of Python, numpy, or a tensor without dimension."""
     if getattr(value, "shape", ()) != ():
         raise Wrong(f"on attend {what} ; reçu : {tuple(value.shape)}. {advice}".rstrip())
@@ -251,7 +251,7 @@ def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=()
         what: what is expected, for the messages: « un nombre par image ».
         praise: the sentence of the ✔ line.
         where: `(index, *inputs)` → the input to show beside a wrong value, at that index.
-        slips: mistakes, each a function that makes it, a sentence (or ""), and its hint's number.
+        slips: mistakes, each a function that makes it, a sentence, and its hint's number.
         gradient: the names of the arguments that must receive one.
         number: the answer may be any number, where nothing learns through it.
         advice: what to say of a wrong shape.
@@ -285,21 +285,19 @@ def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=()
         draws = torch.Generator().manual_seed(0)
         table = []
         for name, inputs in cases():
-            right = reference(*inputs)
-            shape = getattr(right, "shape", ())
-            upstream = torch.randn(shape, generator=draws)
-            right, right_grads = run(reference, inputs, upstream)
+            right = torch.as_tensor(reference(*inputs), dtype=torch.float64)
+            upstream = torch.randn(right.shape, generator=draws)
+            _, right_grads = run(reference, inputs, upstream)
             got, grads = run(answer, inputs, upstream)
             if number:
-                value = torch.tensor(_number(got, what, advice), dtype=torch.float64)
+                value = torch.tensor(as_number(got, what, advice), dtype=torch.float64)
             else:
-                value = tensor(got, shape, what, advice=advice, dtype=dtype)
-            right = torch.as_tensor(right, dtype=torch.float64).detach()
+                value = tensor(got, right.shape, what, advice=advice, dtype=dtype)
             table.append((name, inputs, upstream, value, grads, right, right_grads))
 
         def slip_of(with_gradients):
             """The known mistake that this answer makes in every case: its sentence and its hint."""
-            for slip, sentence, number in slips:
+            for slip, sentence, useful in slips:
                 for _, inputs, upstream, value, grads, *_ in table:
                     wrong, wrong_grads = run(slip, inputs, upstream)
                     wrong = torch.as_tensor(wrong)
@@ -308,7 +306,7 @@ def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=()
                     if with_gradients and not all(map(_all_close, grads, wrong_grads)):
                         break
                 else:
-                    return " " + sentence, number
+                    return " " + sentence, useful
             return "", hint
 
         for name, inputs, _, value, _, right, _ in table:
@@ -320,7 +318,7 @@ def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=()
                 expected, obtained = apart(right[index].item(), value[index].item())
                 raise Wrong(
                     f"pour {', '.join(shown)} : on attend {expected} ; vous obtenez {obtained}."
-                    + sentence.rstrip(),
+                    + sentence,
                     hint=useful,
                 )
         learners = [name for name in names if name in gradient]
@@ -331,16 +329,13 @@ def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=()
                     nothing = "" if mine.any() else " Il n'en reçoit aucun."
                     raise Wrong(
                         f"la valeur est juste, mais pas le gradient que reçoit {learner}."
-                        + (sentence.rstrip() or nothing),
+                        + (sentence or nothing),
                         hint=useful,
                     )
         return praise
 
     check.slips = slips
     return check
-
-
-_number = number  # `same_as` has an argument of this name
 
 
 def _all_close(got, right):

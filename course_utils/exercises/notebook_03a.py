@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..autoregressive import FVSBN
 from . import Exercise
-from .harness import Wrong, counted, lent, listed, number, same_as, tensor
+from .harness import Wrong, as_number, counted, lent, listed, same_as, tensor
 
 
 # ---- 03a.total ---------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ def check_total_probability(answer):
                 return model.log_prob(x).double() + math.log(expected)
 
             asked = lent("log_prob", [("x", (-1, *shape))], log_prob)
-            total = number(answer(asked, shape))
+            total = as_number(answer(asked, shape))
             distinct = len(set(seen))
             if (distinct, len(seen)) != (everything, everything):
                 raise Wrong(
