@@ -86,9 +86,10 @@ def verify(key, answer=None):
         return _to_do(exercise)
     except Wrong as wrong:
         print(f"✘ {key} : {_in_french(str(wrong))}")
-        shown = wrong.hint or _hints_shown.get(key, 1)  # that of this mistake, or the last one seen
-        _hints_shown[key] = max(shown, _hints_shown.get(key, 0))
-        print(f"  Indice : {exercise.hints[shown - 1]}")
+        if wrong.puzzling:
+            _hints_shown.setdefault(key, 1)
+        clue = f"Indice : {exercise.hints[0]}" if wrong.puzzling else f'Une piste : hint("{key}")'
+        print(f"  {clue}")
         return exercise.reference
     print(f"✔ {key} : {_in_french(praise)}")
     return answer

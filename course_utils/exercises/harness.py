@@ -27,12 +27,12 @@ _SEED = 20_211_115  # of the check: an answer that sets another one is noticed
 class Wrong(Exception):
     """Raised by a check: the message (French) shows where the answer is wrong.
 
-    `hint`: the number of the hint that helps with this mistake, where the check knows it.
+    puzzling: it does not say why; the first hint will help.
     """
 
-    def __init__(self, message, *, hint=None):
+    def __init__(self, message, *, puzzling=False):
         super().__init__(message)
-        self.hint = hint
+        self.puzzling = puzzling
 
 
 class Missing(Exception):
@@ -120,8 +120,8 @@ def guarded(answer, names):
             raise Wrong(f"votre fonction change le {what} de torch pour toute la suite.")
         if torch.initial_seed() != _SEED:
             raise Wrong(
-                "votre fonction fixe la graine (`torch.manual_seed`) : tous les tirages de la "
-                "suite en dépendraient. Laissez faire le hasard."
+                "votre fonction change la graine de torch (`manual_seed`, `seed`) : tous les "
+                "tirages de la suite en dépendraient. Laissez faire le hasard."
             )
         return result
 
@@ -206,22 +206,26 @@ def as_number(value, what="un seul nombre", advice=""):
     return float(value.detach() if isinstance(value, torch.Tensor) else value)
 
 
-def tensor(value, shape, what, *, advice="", dtype=None):
+def tensor(value, shape, what, *, advice="", dtype=None, learns=False):
     """The answer, a tensor of that shape, as float64 and without gradient.
 
     dtype: what the next cells need: `torch.float32` (whole numbers and booleans do as well) or
-    `torch.int64`.
+    `torch.int64`. learns: a model learns through it.
     """
     if not isinstance(value, torch.Tensor):
-        raise Wrong(
-            f"on attend {what}, dans un tenseur de torch, pas {_kind(value)} : la suite du "
-            "notebook s'en sert. `torch.as_tensor` convertit les tableaux et les listes."
-        )
+        why = "la suite s'en sert. `torch.as_tensor` convertit les tableaux et les listes."
+        if learns:
+            why = (
+                "aucun gradient n'y passe. Restez dans torch : ni `.item()`, ni `float`, ni numpy."
+            )
+        raise Wrong(f"on attend {what}, dans un tenseur de torch, pas {_kind(value)} : {why}")
     if tuple(value.shape) != tuple(shape):
         received = f"on attend {what}, de forme {tuple(shape)} ; reçu : {tuple(value.shape)}."
         raise Wrong(f"{received} {advice}".rstrip())
     if value.is_complex():
         raise Wrong(f"on attend {what}, pas des nombres complexes.")
+    if value.layout != torch.strided:
+        raise Wrong(f"on attend {what}, pas un tenseur creux : `.to_dense()` convertit.")
     exact = not value.is_floating_point()
     if dtype == torch.int64 and value.dtype != dtype:
         raise Wrong(
@@ -241,8 +245,25 @@ def tensor(value, shape, what, *, advice="", dtype=None):
 # ---------------------------------------------------------------------------------------------
 
 
+def gradients(value, leaves, upstream=None):
+    """What the leaves receive from the answer's value; zeros where nothing arrives."""
+    if not value.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    try:
+        return torch.autograd.grad(
+            value, leaves, upstream, allow_unused=True, materialize_grads=True
+        )
+    except Exception as error:  # of torch, or of a backward that the student wrote
+        said = str(error).strip().replace("`", "'").partition(". ")[0]
+        raise Wrong(
+            f"la valeur se calcule, mais pas son gradient : {type(error).__name__}, `{said}`. "
+            "Le plus souvent : un calcul en place (`+=`, `mul_`) sur un tenseur dont le gradient a "
+            "besoin, ou un `.backward()` dans votre fonction."
+        ) from error
+
+
 def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=(), number=False,
-            advice="", dtype=None, tolerance=1e-5, hint=None):  # fmt: skip
+            advice="", dtype=None, tolerance=1e-5):  # fmt: skip
     """The check of an answer that has the values, and the gradients, of the reference.
 
     Args:
@@ -251,87 +272,92 @@ def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=()
         what: what is expected, for the messages: « un nombre par image ».
         praise: the sentence of the ✔ line.
         where: `(index, *inputs)` → the input to show beside a wrong value, at that index.
-        slips: mistakes, each a function that makes it, a sentence, and its hint's number.
+        slips: known mistakes, each a function that makes it, and a sentence.
         gradient: the names of the arguments that must receive one.
         number: the answer may be any number, where nothing learns through it.
         advice: what to say of a wrong shape.
         tolerance: of an error relative to the value, or to 1 where this is less.
-        hint: the number of the hint for another mistake than these.
     """
     names = list(inspect.signature(reference).parameters)
+    learners = [name for name in names if name in gradient]
 
-    def run(function, inputs, upstream):
-        """The value, and the gradients of its product with `upstream`."""
-        leaves = [
-            x.clone().requires_grad_() if name in gradient else x for name, x in zip(names, inputs)
-        ]
-        value = function(*leaves)
-        if not gradient:
-            return value, ()
-        leaves = [leaf for name, leaf in zip(names, leaves) if name in gradient]
-        if not getattr(value, "requires_grad", False) or value.shape != upstream.shape:
-            return value, [torch.zeros_like(leaf) for leaf in leaves]
-        return value, torch.autograd.grad(
-            value, leaves, upstream.to(value.dtype), allow_unused=True, materialize_grads=True
-        )
+    def run(function, inputs):
+        """The value, and the arguments that must receive a gradient."""
+        inputs = [x.clone().requires_grad_() if n in gradient else x for n, x in zip(names, inputs)]
+        return function(*inputs), [x for n, x in zip(names, inputs) if n in gradient]
+
+    def received(value, leaves):
+        """The gradients of the product of the value and of a random tensor."""
+        draws = torch.Generator().manual_seed(0)
+        return gradients(value, leaves, torch.randn(value.shape, generator=draws).to(value.dtype))
 
     def close(got, right):
         """Entry by entry; NaN and infinity are close to themselves only."""
-        return torch.isclose(
-            got.double(), right.double(), rtol=tolerance, atol=tolerance, equal_nan=True
-        )
+        got, right = (torch.as_tensor(x, dtype=torch.float64) for x in (got, right))
+        return torch.isclose(got, right, rtol=tolerance, atol=tolerance, equal_nan=True)
 
     def check(answer):
-        draws = torch.Generator().manual_seed(0)
         table = []
         for name, inputs in cases():
-            right = torch.as_tensor(reference(*inputs), dtype=torch.float64)
-            upstream = torch.randn(right.shape, generator=draws)
-            _, right_grads = run(reference, inputs, upstream)
-            got, grads = run(answer, inputs, upstream)
+            right, right_leaves = run(reference, inputs)
+            right = torch.as_tensor(right)
+            got, leaves = run(answer, inputs)
             if number:
-                value = torch.tensor(as_number(got, what, advice), dtype=torch.float64)
-            else:
-                value = tensor(got, right.shape, what, advice=advice, dtype=dtype)
-            table.append((name, inputs, upstream, value, grads, right, right_grads))
+                got = torch.tensor(as_number(got, what, advice), dtype=torch.float64)
+            value = tensor(
+                got, right.shape, what, advice=advice, dtype=dtype, learns=bool(gradient)
+            )
+            table.append((name, inputs, value, right, (got, leaves), (right, right_leaves)))
 
-        def slip_of(with_gradients):
-            """The known mistake that this answer makes in every case: its sentence and its hint."""
-            for slip, sentence, useful in slips:
-                for _, inputs, upstream, value, grads, *_ in table:
-                    wrong, wrong_grads = run(slip, inputs, upstream)
+        def slip(grads=None):
+            """The sentence of the known mistake that this answer makes in every case, or ``."""
+            for function, sentence in slips:
+                for case, (_, inputs, value, *_) in enumerate(table):
+                    wrong, leaves = run(function, inputs)
                     wrong = torch.as_tensor(wrong)
                     if wrong.shape != value.shape or not close(value, wrong).all():
                         break
-                    if with_gradients and not all(map(_all_close, grads, wrong_grads)):
+                    if grads and not all(map(_all_close, grads[case], received(wrong, leaves))):
                         break
                 else:
-                    return " " + sentence, useful
-            return "", hint
+                    return " " + sentence
+            return ""
 
-        for name, inputs, _, value, _, right, _ in table:
-            if not close(value, right).all():
-                index = tuple((~close(value, right)).nonzero()[0].tolist())
-                sentence, useful = slip_of(False)
-                shown = [name] if name else []
-                shown += [where(index, *inputs)] if where else []
-                expected, obtained = apart(right[index].item(), value[index].item())
-                raise Wrong(
-                    f"pour {', '.join(shown)} : on attend {expected} ; vous obtenez {obtained}."
-                    + sentence,
-                    hint=useful,
-                )
-        learners = [name for name in names if name in gradient]
-        for _, _, _, _, grads, _, right_grads in table:
-            for learner, mine, right in zip(learners, grads, right_grads):
-                if not _all_close(mine, right):
-                    sentence, useful = slip_of(True)
-                    nothing = "" if mine.any() else " Il n'en reçoit aucun."
-                    raise Wrong(
-                        f"la valeur est juste, mais pas le gradient que reçoit {learner}."
-                        + (sentence or nothing),
-                        hint=useful,
-                    )
+        def compared():
+            """The gradients of each case, and for each learner, whether its own are right."""
+            grads = [received(*mine) for *_, mine, _ in table]
+            rights = [received(*right) for *_, right in table]
+            same = [[_all_close(*pair) for pair in zip(*both)] for both in zip(grads, rights)]
+            return grads, dict(zip(learners, map(all, zip(*same))))
+
+        for name, inputs, value, right, *_ in table:
+            if close(value, right).all():
+                continue
+            index = tuple((~close(value, right)).nonzero()[0].tolist())
+            shown = [name] if name else []
+            shown += [where(index, *inputs)] if where else []
+            expected, obtained = apart(right[index].item(), value[index].item())
+            text = f"pour {', '.join(shown)} : on attend {expected} ; vous obtenez {obtained}."
+            if known := slip():
+                raise Wrong(text + known)
+            if right[index].isfinite() and not value[index].isfinite():
+                raise Wrong(text + " Un calcul déborde : exp trop grand, log 0, 0/0 ?")
+            fine = compared()[1] if gradient else {}
+            if not any(fine.values()):
+                raise Wrong(text, puzzling=True)
+            well, ill = (
+                _enumeration([n for n in fine if fine[n] == good]) for good in (True, False)
+            )
+            text += f" Le gradient que reçoit {well} est juste"
+            raise Wrong(text + (f", pas celui de {ill}." if ill else " : une constante ?"))
+        if gradient:
+            grads, fine = compared()
+            for number_of, learner in enumerate(learners):
+                if not fine[learner]:
+                    nothing = not any(case[number_of].any() for case in grads)
+                    why = " Il n'en reçoit aucun : est-il détaché ?" if nothing else ""
+                    text = f"la valeur est juste, mais pas le gradient que reçoit {learner}."
+                    raise Wrong(text + (slip(grads) or why), puzzling=not nothing)
         return praise
 
     check.slips = slips
@@ -343,12 +369,18 @@ def _all_close(got, right):
 
 
 def apart(expected, got):
-    """Both numbers, with as many digits as it takes to tell them apart."""
+    """Both numbers, with as many digits as it takes to tell them apart; a rounding error is 0."""
+    expected, got = (0.0 if abs(x) < 1e-6 else x for x in (expected, got))
     for digits in range(4, 12):
         texts = f"{expected:.{digits}g}", f"{got:.{digits}g}"
         if texts[0] != texts[1]:
             break
     return texts
+
+
+def _enumeration(names):
+    """« a, b et c »."""
+    return " et ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def counted(number, noun, form=""):

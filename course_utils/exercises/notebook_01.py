@@ -42,19 +42,17 @@ Exercise(
         ),
         gradient=("mu", "logvar"),
         slips=(
-            (lambda mu, logvar: -kl(mu, logvar), "Le signe est à changer.", 2),
-            (lambda mu, logvar: 2 * kl(mu, logvar), "C'est le double : il manque le ½.", 2),
+            (lambda mu, logvar: -kl(mu, logvar), "Le signe est à changer."),
+            (lambda mu, logvar: 2 * kl(mu, logvar), "C'est le double : il manque le ½."),
             (
                 lambda mu, logvar: kl(mu, logvar) / mu.shape[1],
                 "C'est la moyenne sur les dimensions : il en faut la somme.",
-                2,
             ),
             (
                 lambda mu, logvar: kl(mu, 2 * logvar),
                 "Vous lisez logvar comme log σ : c'est log σ², le logarithme de la variance.",
-                1,
             ),
-            (lambda mu, logvar: kl(mu, logvar) + mu.shape[1] / 2, "Le − 1 manque.", 2),
+            (lambda mu, logvar: kl(mu, logvar) + mu.shape[1] / 2, "Le − 1 manque."),
         ),
         praise="la valeur et le gradient sont ceux de la référence, dans trois formes.",
     ),
@@ -113,22 +111,22 @@ Exercise(
         gradient=("logits", "mu", "logvar"),
         slips=(
             (_costs(lambda r, k, D, B, d: r / D + k), "La reconstruction est une moyenne sur les "
-             "pixels.", 1),
+             "pixels."),
             (_costs(lambda r, k, D, B, d: B * (r + k)), "Vous avez sommé sur les images du lot : "
-             "prenez-en la moyenne.", 2),
+             "prenez-en la moyenne."),
             (_costs(lambda r, k, D, B, d: B * r + k), "La reconstruction est sommée sur les "
-             "images : divisez par la taille du lot.", 2),
+             "images : divisez par la taille du lot."),
             (_costs(lambda r, k, D, B, d: (r + k) / D), "Vous avez tout divisé par le nombre de "
-             "pixels.", 2),
-            (_costs(lambda r, k, D, B, d: r), "La KL manque.", 3),
-            (_costs(lambda r, k, D, B, d: r - k), "La KL est comptée à l'envers.", 3),
-            (_costs(lambda r, k, D, B, d: r + 2 * k), "La KL est comptée deux fois.", 3),
+             "pixels."),
+            (_costs(lambda r, k, D, B, d: r), "La KL manque."),
+            (_costs(lambda r, k, D, B, d: r - k), "La KL est comptée à l'envers."),
+            (_costs(lambda r, k, D, B, d: r + 2 * k), "La KL est comptée deux fois."),
             (_costs(lambda r, k, D, B, d: r + k / d), "La KL est une moyenne sur les dimensions "
-             "de z.", 3),
-            (_costs(lambda r, k, D, B, d: r + B * k), "La KL est sommée sur les images.", 3),
-            (_costs(lambda r, k, D, B, d: k - r), "La reconstruction est comptée à l'envers.", 3),
+             "de z."),
+            (_costs(lambda r, k, D, B, d: r + B * k), "La KL est sommée sur les images."),
+            (_costs(lambda r, k, D, B, d: k - r), "La reconstruction est comptée à l'envers."),
             (_costs(lambda r, k, D, B, d: r + k.detach()), "La KL ne compte plus : elle est "
-             "détachée.", 3),
+             "détachée."),
         ),
         praise="la valeur et le gradient sont justes, pour un canal comme pour trois.",
     ),
@@ -163,8 +161,9 @@ def _codes_and_points():
     for M, N, d in ((5, 3, 2), (2, 4, 1), (3, 7, 5)):
         inputs = [_normal(M, M, d), _normal(N, N, d), _normal(d, N, d)]
         yield f"{M} points, {N} codes et {counted(d, 'dimension')}", inputs
-    far = [torch.full((1, 2), 60.0), _normal(0, 3, 2), torch.zeros(3, 2)]
-    yield "un point loin des codes, où q(z) est trop petit pour la machine", far
+    near_and_far = torch.tensor([[0.0, 0.0], [60.0, 60.0]])
+    inputs = [near_and_far, _normal(0, 3, 2), torch.zeros(3, 2)]
+    yield "deux points, dont un loin des codes : q(z) y est trop petit pour la machine", inputs
 
 
 Exercise(
@@ -179,18 +178,15 @@ Exercise(
             (
                 lambda z, mu, logvar: log_aggregate(z, mu, logvar) + 2 * math.log(len(mu)),
                 "Le facteur 1/N est à l'envers : il diminue q(z).",
-                2,
             ),
             (
                 lambda z, mu, logvar: broken_log_aggregate(z, mu, logvar) - math.log(len(z)),
                 "Vous divisez par le nombre de points z : q(z) est un mélange de codes.",
-                2,
             ),
-            (broken_log_aggregate, "L'intégrale de votre q(z) vaut le nombre de codes, pas 1.", 1),
+            (broken_log_aggregate, "L'intégrale de votre q(z) vaut le nombre de codes, pas 1."),
             (
                 lambda z, mu, logvar: broken_log_aggregate(z, mu, logvar).exp().div(len(mu)).log(),
                 "L'exponentielle y vaut 0 : il faut rester en logarithmes.",
-                2,
             ),
         ),
         praise="q(z) s'intègre à 1, et reste juste loin des codes.",
@@ -240,29 +236,30 @@ Exercise(
         ),
         slips=(
             (_elbos(lambda e, D, b, k: -e / b - k), "La constante de la loi de Laplace manque : "
-             "D log(2b).", 2),
+             "D log(2b)."),
             (_elbos(lambda e, D, b, k: -e / b - math.log(2 * b) - k), "La constante −log(2b) est "
-             "comptée une fois par image, et non une fois par pixel.", 2),
+             "comptée une fois par image, et non une fois par pixel."),
             (_elbos(lambda e, D, b, k: -e / b - D * math.log(b) - k), "La constante est log(2b), "
-             "et non log b.", 2),
+             "et non log b."),
             (_elbos(lambda e, D, b, k: -e / b + D * math.log(2 * b) - k), "La constante est "
-             "comptée à l'envers.", 2),
-            (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b) + k), "La KL s'ajoute : elle "
-             "se retranche.", 3),
-            (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b)), "La KL manque.", 3),
+             "comptée à l'envers."),
+            (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b) + k), "Vous ajoutez la KL : "
+             "elle se retranche."),
+            (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b)), "La KL manque."),
             (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b) - 2 * k), "La KL est comptée "
-             "deux fois.", 3),
+             "deux fois."),
             (_elbos(lambda e, D, b, k: e / b + D * math.log(2 * b) + k), "C'est −ELBO, un coût ; "
-             "on demande l'ELBO.", 3),
+             "on demande l'ELBO."),
             (_elbos(lambda e, D, b, k: e / b - D * math.log(2 * b) - k), "L'erreur doit faire "
-             "baisser la vraisemblance.", 1),
+             "baisser la vraisemblance."),
             (_elbos(lambda e, D, b, k: -(e / b) / D - math.log(2 * b) - k), "C'est la moyenne sur "
-             "les pixels : il en faut la somme.", 3),
+             "les pixels : il en faut la somme."),
         ),
         praise="valeurs justes, constante comprise, pour trois échelles b.",
     ),
     (
-        "Densité de Laplace : p(x|x̂) = exp(−|x − x̂| / b) / (2b), pour chaque pixel.",
+        "ELBO = E_q[log p(x|z)] − KL. La densité de Laplace d'un pixel : "
+        "exp(−|x − x̂| / b) / (2b).",
         "Chaque pixel apporte aussi −log(2b), D fois au total.",
         "ELBO = Σ_pixels (−|x − x̂|/b − log 2b) − KL, avec la KL du premier exercice.",
     ),

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from ..cvae import CVAE, visible_part
 from ..vae import kl_between_gaussians, kl_to_standard_normal
 from . import Exercise
-from .harness import Wrong, apart, counted, lent, listed, same_as, tensor
+from .harness import Wrong, counted, gradients, lent, listed, same_as, tensor
 
 
 # ---- 02.join -----------------------------------------------------------------------------------
@@ -43,17 +43,14 @@ Exercise(
             (
                 lambda z, labels, K: torch.cat([F.one_hot(labels, K), z], dim=1),
                 "La classe vient avant z.",
-                2,
             ),
             (
                 lambda z, labels, K: torch.cat([z, labels[:, None].expand(-1, K)], dim=1),
                 "C'est le numéro de la classe, répété.",
-                1,
             ),
             (
                 lambda z, labels, K: join(z.detach(), labels, K),
                 "Il ne traverse plus votre fonction.",
-                3,
             ),
         ),
         praise="bonnes formes, bonnes valeurs, et le gradient atteint z.",
@@ -112,43 +109,39 @@ Exercise(
             (
                 broken_conditional_elbo,
                 "C'est encore la formule de la diapositive : son premier terme est log p(x|c).",
-                2,
             ),
             (
                 lambda q, prior, likelihood: (
                     torch.log((q * likelihood).sum()) - (q * torch.log(q / prior)).sum()
                 ),
                 "Vous prenez le logarithme de la moyenne, et non la moyenne des logarithmes.",
-                3,
             ),
-            (_bounds(lambda r, k: r + k), "La KL se retranche.", 3),
-            (_bounds(lambda r, k: r), "La KL manque.", 3),
-            (_bounds(lambda r, k: r - 2 * k), "La KL est comptée deux fois.", 3),
-            (_bounds(lambda r, k: k - r), "C'est −ELBO : on demande la borne, pas le coût.", 3),
+            (_bounds(lambda r, k: r + k), "La KL se retranche."),
+            (_bounds(lambda r, k: r), "La KL manque."),
+            (_bounds(lambda r, k: r - 2 * k), "La KL est comptée deux fois."),
+            (_bounds(lambda r, k: k - r), "C'est −ELBO : on demande la borne, pas le coût."),
             (
                 lambda q, prior, likelihood: (
                     (q * torch.log(likelihood)).sum() - (prior * torch.log(prior / q)).sum()
                 ),
                 "La KL est dans l'autre sens : elle va de q vers p(z|c).",
-                1,
             ),
             (
                 lambda q, prior, likelihood: torch.log((prior * likelihood).sum()),
                 "C'est log p(x|c), et non sa borne.",
-                2,
             ),
             (
                 lambda q, prior, likelihood: (
                     (prior * torch.log(likelihood)).sum() - (q * torch.log(q / prior)).sum()
                 ),
                 "L'espérance est sous p(z|c) : elle doit l'être sous q.",
-                3,
             ),
         ),
         praise="votre borne est juste : ELBO + KL(q‖postérieur) = log p(x|c).",
     ),
     (
-        "Sur la diapositive, la KL est juste. Mais le premier terme dépend-il de z ?",
+        "ELBO = log-vraisemblance moyenne sous q, moins KL de q à p(z|c). Sur la diapositive, la "
+        "KL est juste : mais le premier terme dépend-il de z ?",
         "L'espérance porte sur log p(x|z,c), pas sur log p(x|c) : que vaut likelihood ?",
         "ELBO = E_q[log p(x|z,c)] − KL(q‖p(z|c)), avec E_q[f(z)] = Σ_z q(z) f(z).",
     ),
@@ -193,24 +186,20 @@ Exercise(
                 ),
                 "Vos classes changent d'une image à la suivante : la ligne k doit montrer la "
                 "classe k.",
-                2,
             ),
             (
                 lambda model, z: model.decode(
                     z.repeat_interleave(10, 0), torch.arange(10).repeat_interleave(len(z))
                 ),
                 "Les classes sont à leur place, pas les styles : une colonne garde le même z.",
-                2,
             ),
             (
                 lambda model, z: model.decode(z.repeat(10, 1), torch.arange(10).repeat(len(z))),
                 "Les styles sont à leur place, pas les classes : la ligne k montre la classe k.",
-                2,
             ),
             (
                 lambda model, z: class_grid(model, z[:1].expand_as(z)),
                 "Toutes vos colonnes ont le même style.",
-                2,
             ),
         ),
         praise="la ligne k montre la classe k, la colonne j le style z[j].",
@@ -242,59 +231,56 @@ def complete(x, mask, n, prior, decode):
     return torch.where(mask, x.float(), pixels)  # les pixels visibles sont recopiés
 
 
-def _check_law(z, mu, sigma, whose, hints):
-    """Raise unless the rows of z `(n, d)`, n in the hundreds, look like draws of N(mu, σ²).
-
-    hints: the numbers of those about the law, and about its independent dimensions.
-    """
+def _check_law(z, mu, sigma, whose):
+    """Raise unless the rows of z `(n, d)`, n in the hundreds, look like draws of N(mu, σ²)."""
     epsilon = (z - mu) / sigma
-    if (z == z[0]).all():
-        raise Wrong("toutes les lignes de z sont égales : il faut un tirage par image.",
-                    hint=hints[1])  # fmt: skip
+    if len(epsilon.unique(dim=0)) < len(epsilon):
+        raise Wrong("des lignes de z ont le même ε : il faut un tirage par image.")
     mean, variance = epsilon.mean(0), epsilon.var(0)
     if not ((mean.abs() < 0.3).all() and ((0.6 < variance) & (variance < 1.5)).all()):
         raise Wrong(
             f"vos codes z ne suivent pas la loi {whose} : en les ramenant à ε = (z − mu) / σ, on "
             f"trouve une moyenne {listed(mean)} et une variance {listed(variance)}, au lieu de "
-            "0 et 1. Rappel : σ = exp(logvar / 2).",
-            hint=hints[0],
+            "0 et 1. Rappel : σ = exp(logvar / 2)."
         )
     if (epsilon.T.corrcoef().tril(-1).abs() > 0.3).any():
-        text = "les dimensions de z bougent ensemble : il faut un ε pour chacune."
-        raise Wrong(text, hint=hints[1])
+        raise Wrong("les dimensions de z bougent ensemble : il faut un ε pour chacune.")
 
 
 def _check_hidden_pixels(drawn, probability):
     """Raise unless drawn `(n, pixels)` looks like independent draws with these probabilities."""
     if not ((drawn == 0) | (drawn == 1)).all():
-        raise Wrong("on attend des 0 et des 1 : tirez chaque pixel (torch.bernoulli).", hint=1)
+        raise Wrong("on attend des 0 et des 1 : tirez chaque pixel (torch.bernoulli).")
     for p in probability.unique():
-        share = drawn[probability == p].mean()
-        if not (share - p).abs() < 0.1:
+        alike = probability == p  # which images, for each pixel
+        shares = (drawn * alike).sum(0) / alike.sum(0)
+        share = shares[(shares - p).abs().argmax()].item()
+        if not abs(share - p) < 0.15:
             raise Wrong(
                 f"là où decode donne la probabilité {p:.2g} à un pixel caché, vous le noircissez "
-                f"avec la fréquence {share:.2g}.",
-                hint=1,
+                f"avec la fréquence {share:.2g}."
             )
     residual = (drawn - probability).T  # (pixels, n)
     if (residual.corrcoef().tril(-1).abs() > 0.3).any() or (residual.var(1) == 0).any():
-        raise Wrong("vos pixels cachés noircissent ensemble : tirez chacun d'eux.", hint=1)
+        raise Wrong("vos pixels cachés noircissent ensemble : tirez chacun d'eux.")
 
 
-def _trial(answer, n, height, width, hidden):
-    """Complete an image whose column `hidden` is; check each step, and return the codes z."""
+def _trial(answer, n, height, width):
+    """Complete an image, check each step; return the codes, and the hidden pixels and their p."""
     asked, codes = [], []
     mu, sigma = torch.tensor([[5.0, -5.0, 0.0]]), torch.tensor([[0.2, 1.0, 2.0]])
     x = (torch.arange(height * width).view(1, height, width) % 3 == 0).to(torch.uint8)
-    mask = torch.arange(width).expand(height, width) != hidden
+    mask = torch.rand(height, width, generator=torch.Generator().manual_seed(0)) < 0.5
 
     def prior(c):
         asked.append(("prior", c))
         return mu.repeat(len(c), 1), 2 * sigma.log().repeat(len(c), 1)
 
     def light_or_dark(z):
-        p = torch.where(z[:, 1] > -5, 0.75, 0.25).to(z.dtype)  # by its own code
-        return p.view(-1, 1, 1, 1).expand(-1, 1, height, width)
+        """By its own code; and the reverse at one pixel out of two."""
+        light = (z[:, 1] > -5).view(-1, 1, 1, 1)
+        odd = (torch.arange(height * width) % 2 == 1).view(height, width)
+        return torch.where(light ^ odd, 0.75, 0.25).to(z.dtype)
 
     def decode(z, c):
         asked.append(("decode", c))
@@ -311,26 +297,27 @@ def _trial(answer, n, height, width, hidden):
     )
     images = tensor(result, (n, 1, height, width), f"{n} images pour n = {n}")
     if {name for name, _ in asked} != {"prior", "decode"}:
-        raise Wrong("il faut appeler prior(c), pour la loi de z, puis decode(z, c).", hint=1)
+        raise Wrong("il faut appeler prior(c), pour la loi de z, puis decode(z, c).")
     for name, c in asked:
         if not (c == visible_part(x[None], mask)).all():
-            raise Wrong(f"{name} ne reçoit pas c = visible_part(x[None], mask).", hint=1)
+            raise Wrong(f"{name} ne reçoit pas c = visible_part(x[None], mask).")
     z = torch.cat(codes).detach()
     if len(z) != n:
-        text = f"decode a reçu {counted(len(z), 'code')} : il en faut un par complétion, {n}."
-        raise Wrong(text, hint=2)
-    _check_law(z, mu, sigma, "de prior(c)", hints=(1, 2))
+        raise Wrong(f"decode a reçu {counted(len(z), 'code')} : il en faut un par complétion, {n}.")
+    _check_law(z, mu, sigma, "de prior(c)")
     if not (images == x)[:, :, mask].all():
-        raise Wrong("un pixel visible a changé : recopiez x partout où mask est vrai.", hint=3)
-    _check_hidden_pixels(images[:, 0, ~mask], light_or_dark(z)[:, 0, ~mask].double())
-    return z
+        raise Wrong("un pixel visible a changé : recopiez x partout où mask est vrai.")
+    drawn, probability = images[:, 0, ~mask], light_or_dark(z)[:, 0, ~mask].double()
+    _check_hidden_pixels(drawn, probability)
+    return z, drawn, probability
 
 
 def check_complete(answer):
-    first = _trial(answer, 400, 4, 5, hidden=2)
-    _trial(answer, 600, 5, 3, hidden=0)
-    if (_trial(answer, 400, 4, 5, hidden=2) == first).all():
-        raise Wrong("deux appels donnent les mêmes z : votre hasard ne change jamais.", hint=2)
+    first, second, _ = (_trial(answer, 600, *size) for size in ((4, 5), (4, 5), (5, 3)))
+    (z, drawn, p), (again, drawn_again, p_again) = first, second
+    if (z == again).all() or (drawn == drawn_again)[p == p_again].all():
+        what = "z" if (z == again).all() else "pixels cachés"
+        raise Wrong(f"deux appels donnent les mêmes {what} : votre hasard ne change jamais.")
     return "chaque z suit prior(c), chaque pixel caché suit decode ; le visible est intact."
 
 
@@ -365,119 +352,131 @@ def cvae_loss(x, c, encode, prior, decode):
     return (bce.flatten(1).sum(dim=1) + kl).mean()
 
 
-def _networks(inputs, decode, shape):
-    """The three networks, `lent`: their outputs are `inputs`, whatever they read."""
-    mu_q, logvar_q, mu_p, logvar_p = inputs
-    B, asked = len(mu_q), []
-    c = torch.arange(float(B))[:, None]  # a different condition for each image
+def _networks(x, mu_q, logvar_q, mu_p, logvar_p, decode):
+    """The condition, the number of each image, and the three networks, `lent`, which look it up.
 
-    def noted(name, arguments, function):
+    decode: codes and numbers of the images → logits.
+    """
+    c = torch.arange(float(len(x)))[:, None]
+
+    def by_condition(name, arguments, function):
         def called(*given):
-            asked.append(name)
-            if not (given[-1] == c).all():
+            whole = len(given[-1]) == len(c)  # or image by image
+            if not (torch.equal(given[-1], c) if whole else torch.isin(given[-1], c).all()):
                 raise Wrong(f"{name} ne reçoit pas la condition c de chaque image, telle quelle.")
-            return function(*given)
+            return function(*given[:-1], given[-1].flatten().long())
 
-        return lent(name, arguments, called)
+        return lent(name, [*arguments, ("c", (-1, 1))], called)
 
-    images, codes, conditions = ("x", (B, *shape)), ("z", tuple(mu_q.shape)), ("c", (B, 1))
-    encode = noted("encode", [images, conditions], lambda x, c: (mu_q * 1, logvar_q * 1))
-    prior = noted("prior", [conditions], lambda c: (mu_p * 1, logvar_p * 1))
-    return c, encode, prior, noted("decode", [codes, conditions], decode), asked
+    def encode(images, rows):
+        if not torch.equal(images, x[rows]):
+            raise Wrong("encode ne reçoit pas les images x, dans l'ordre de leurs conditions.")
+        return mu_q[rows], logvar_q[rows]
 
+    def prior(rows):
+        return mu_p[rows], logvar_p[rows]
 
-def check_cvae_loss(answer):
-    _check_z(answer)
-    for B, shape, d in ((4, (1, 2, 3), 2), (3, (2, 5, 4), 7)):
-        _check_value(answer, B, shape, d)
-    return "la loi de z, la valeur du coût et ses gradients sont justes."
+    return (
+        c,
+        by_condition("encode", [("x", (-1, *x.shape[1:]))], encode),
+        by_condition("prior", [], prior),
+        by_condition("decode", [("z", (-1, mu_q.shape[1]))], decode),
+    )
 
 
 def _check_z(answer, B=400):
     """The code that decode receives: its law, its chance, and the gradient that runs through it."""
-    received = []
-    mu = torch.tensor([1.0, -2.0]).repeat(B, 1).requires_grad_()
+    draws = torch.Generator().manual_seed(0)
+    mu = (3 * torch.randn(B, 2, generator=draws)).requires_grad_()
     logvar = torch.full((B, 2), math.log(4.0)).requires_grad_()
-
-    def decode(z, c):
-        received.append(z)
-        return z.view(B, 1, 1, 2)
-
+    x, zeros = torch.zeros(B, 1, 1, 2), torch.zeros(B, 2)
+    calls = []
     for _ in range(2):
-        inputs = (mu, logvar, torch.zeros(B, 2), torch.zeros(B, 2))
-        c, *networks, _ = _networks(inputs, decode, (1, 1, 2))
-        answer(torch.zeros(B, 1, 1, 2), c, *networks)
-    if not received:
-        raise Wrong("votre coût n'appelle pas decode(z, c).", hint=3)
-    z = received[0]
-    _check_law(z.detach(), mu.detach(), 2.0, "q(z|x,c)", hints=(3, 3))
-    if torch.equal(z, received[-1]):
-        raise Wrong("deux appels donnent les mêmes z : votre hasard ne change jamais.", hint=3)
-    slopes = (None, None)
-    if z.requires_grad:
-        slopes = torch.autograd.grad(z.sum(), (mu, logvar), allow_unused=True)
-    for name, slope, expected in zip(("mu", "logvar"), slopes, (torch.ones_like(mu), (z - mu) / 2)):
-        if slope is None or not torch.allclose(slope, expected, atol=1e-4):
+        received = []
+
+        def decode(z, rows, received=received):
+            received.append((z, rows))
+            return z.view(-1, 1, 1, 2)
+
+        answer(x, *_networks(x, mu, logvar, zeros, zeros, decode))
+        if not received:
+            raise Wrong("votre coût n'appelle pas decode(z, c).")
+        calls.append([torch.cat(parts) for parts in zip(*received)])
+    (z, rows), (again, _) = calls
+    _check_law(z.detach(), mu[rows].detach(), 2.0, "q(z|x,c)")
+    if torch.equal(z, again):
+        raise Wrong("deux appels donnent les mêmes z : votre hasard ne change jamais.")
+    epsilon = (z - mu[rows]).detach() / 2
+    slopes = gradients(z.sum(), (mu, logvar))
+    for name, slope, each in zip(("mu", "logvar"), slopes, (torch.ones_like(epsilon), epsilon)):
+        if not torch.allclose(slope, torch.zeros(B, 2).index_add(0, rows, each), atol=1e-4):
             raise Wrong(
                 f"le gradient ne remonte pas de z à {name} de q : il faut z = mu + σ ε, sans rien "
-                "détacher (ni .sample(), ni .detach()).",
-                hint=3,
+                "détacher (ni .sample(), ni .detach())."
             )
 
 
-def _check_value(answer, B, shape, d):
-    """Value and gradients where chance plays no part: a decoder that ignores z."""
-    draws = torch.Generator().manual_seed(B)
-    inputs = torch.randn(4, B, d, generator=draws)  # mu_q, logvar_q, mu_p, logvar_p
-    x = (torch.rand(B, *shape, generator=draws) < 0.5).float()
-    logits = torch.randn(B, *shape, generator=draws)
+def _without_chance(loss):
+    """The cost as a function of what the networks say, for a decoder that ignores z."""
 
-    def run(loss):
-        leaves = [t.clone().requires_grad_() for t in (*inputs, logits)]
-        decode = lambda z, c: leaves[4] + 0 * z.sum()  # noqa: E731
-        c, *networks, asked = _networks(leaves[:4], decode, shape)
-        cost = loss(x, c, *networks)
-        if "prior" not in asked:
-            raise Wrong("votre coût n'appelle pas prior(c), la loi a priori apprise.", hint=1)
-        return cost, leaves
+    def cost(x, mu_q, logvar_q, mu_p, logvar_p, logits):
+        def decode(z, rows):
+            return logits[rows] + 0 * z.sum()
 
-    cost, leaves = run(answer)
-    got = tensor(cost, (), "un seul nombre pour le lot", advice="Prenez la moyenne sur les images.")
-    right, twins = run(cvae_loss)
-    got, expected, pixels = got.item(), right.item(), x[0].numel()
-    if not abs(got - expected) <= 1e-4 * expected:
-        mu_q, logvar_q, mu_p, logvar_p = inputs
-        kl = kl_between_gaussians(mu_q, logvar_q, mu_p, logvar_p).mean().item()
-        reversed_kl = kl_between_gaussians(mu_p, logvar_p, mu_q, logvar_q).mean().item()
-        to_standard = kl_to_standard_normal(mu_q, logvar_q).mean().item()
-        reconstruction = expected - kl
-        slips = (
-            (reconstruction + reversed_kl, "La KL est dans l'autre sens : q, puis p(z|c).", 1),
-            (reconstruction + to_standard, "C'est la KL vers N(0, I) : visez p(z|c).", 1),
-            (reconstruction / pixels + kl, "La reconstruction est une moyenne sur les pixels.", 3),
-            (B * expected, "Vous avez sommé sur les images : prenez-en la moyenne.", 3),
-            (reconstruction, "La KL manque.", 2),
-            (reconstruction - kl, "La KL est comptée à l'envers.", 2),
-            (reconstruction + 2 * kl, "La KL est comptée deux fois : il manque le ½.", 2),
-            (reconstruction + kl / d, "La KL est une moyenne sur les dimensions de z.", 3),
-            (kl - reconstruction, "La reconstruction est comptée à l'envers.", 3),
-            (-expected, "C'est l'ELBO : un coût à minimiser est −ELBO.", 3),
-        )
-        known = [slip[1:] for slip in slips if math.isclose(got, slip[0], rel_tol=1e-4)]
-        sentence, hint = known[0] if known else ("", None)
-        wanted, obtained = apart(expected, got)
-        raise Wrong(
-            f"sur un lot de {B} images de {pixels} pixels, on attend {wanted} nats par image ; "
-            f"vous obtenez {obtained}. {sentence}".rstrip(),
-            hint=hint,
-        )
-    names = ("mu de q", "logvar de q", "mu de p(z|c)", "logvar de p(z|c)", "decode(z, c)")
-    gradients = [None] * 5
-    if cost.requires_grad:
-        gradients = torch.autograd.grad(cost, leaves, allow_unused=True)
-    for name, mine, twin in zip(names, gradients, torch.autograd.grad(right, twins)):
-        if mine is None or not torch.allclose(mine, twin, atol=1e-4):
-            raise Wrong(f"la valeur est bonne, mais pas son gradient par rapport à {name}.", hint=3)
+        return loss(x, *_networks(x, mu_q, logvar_q, mu_p, logvar_p, decode))
+
+    return cost
+
+
+def _batches():
+    for B, shape, d in ((4, (1, 2, 3), 2), (3, (2, 5, 4), 7)):
+        draws = torch.Generator().manual_seed(B)
+        laws = torch.randn(4, B, d, generator=draws)  # mu_q, logvar_q, mu_p, logvar_p
+        x = (torch.rand(B, *shape, generator=draws) < 0.5).float()
+        name = f"un lot de {B} images de {x[0].numel()} pixels"
+        yield name, [x, *laws, torch.randn(B, *shape, generator=draws)]
+
+
+def _costs(mix, divergence=kl_between_gaussians):
+    """The cost `mix(reconstruction, kl, pixels, B, d)` of someone who mixes the parts otherwise."""
+
+    def cost(x, mu_q, logvar_q, mu_p, logvar_p, logits):
+        reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
+        kl = divergence(mu_q, logvar_q, mu_p, logvar_p).mean()
+        return mix(reconstruction, kl, x[0].numel(), len(x), mu_q.shape[1])
+
+    return cost
+
+
+_same_cost = same_as(
+    _without_chance(cvae_loss),
+    _batches,
+    what="un seul nombre pour le lot",
+    advice="Prenez la moyenne sur les images.",
+    gradient=("mu_q", "logvar_q", "mu_p", "logvar_p", "logits"),
+    slips=(
+        (_costs(lambda r, k, *_: r + k, lambda mu_q, logvar_q, mu_p, logvar_p: kl_between_gaussians(
+            mu_p, logvar_p, mu_q, logvar_q)), "La KL est dans l'autre sens : q, puis p(z|c)."),
+        (_costs(lambda r, k, *_: r + k, lambda mu_q, logvar_q, *_: kl_to_standard_normal(
+            mu_q, logvar_q)), "C'est la KL vers N(0, I) : visez p(z|c)."),
+        (_costs(lambda r, k, D, B, d: r / D + k), "La reconstruction est une moyenne sur les "
+         "pixels."),
+        (_costs(lambda r, k, D, B, d: B * (r + k)), "Vous avez sommé sur les images : prenez-en "
+         "la moyenne."),
+        (_costs(lambda r, k, D, B, d: r), "La KL manque."),
+        (_costs(lambda r, k, D, B, d: r - k), "La KL est comptée à l'envers."),
+        (_costs(lambda r, k, D, B, d: r + 2 * k), "La KL est comptée deux fois : il manque le ½."),
+        (_costs(lambda r, k, D, B, d: r + k / d), "La KL est une moyenne sur les dimensions de z."),
+        (_costs(lambda r, k, D, B, d: k - r), "La reconstruction est comptée à l'envers."),
+        (_costs(lambda r, k, D, B, d: -r - k), "C'est l'ELBO : un coût à minimiser est −ELBO."),
+    ),
+    praise="la loi de z, la valeur du coût et ses gradients sont justes.",
+)  # fmt: skip
+
+
+def check_cvae_loss(answer):
+    _check_z(answer)
+    return _same_cost(_without_chance(answer))
 
 
 Exercise(

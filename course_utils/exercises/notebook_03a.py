@@ -38,9 +38,9 @@ def check_total_probability(answer):
 
             def log_prob(x, model=model, expected=expected, seen=seen):
                 if x.is_floating_point():
-                    raise Wrong(f"log_prob attend des images entières ; reçu : {x.dtype}.", hint=2)
+                    raise Wrong(f"log_prob attend des images entières ; reçu : {x.dtype}.")
                 if not ((x == 0) | (x == 1)).all():
-                    raise Wrong("log_prob attend des pixels 0 ou 1.", hint=2)
+                    raise Wrong("log_prob attend des pixels 0 ou 1.")
                 seen.extend(map(tuple, x.flatten(1).tolist()))
                 return model.log_prob(x).double() + math.log(expected)
 
@@ -51,13 +51,12 @@ def check_total_probability(answer):
                 raise Wrong(
                     f"il y a {everything} images binaires de forme {shape} ; vous en demandez "
                     f"{len(seen)}, dont {distinct} différentes.",
-                    hint=2 if distinct < everything else 1,
+                    puzzling=True,
                 )
             if not abs(total - expected) < 1e-5:
                 raise Wrong(
                     f"pour un modèle de somme {expected:.3f} sur les images {shape}, vous obtenez "
-                    f"{total:.6g}. Les images sont les bonnes.",
-                    hint=3,
+                    f"{total:.6g}. Les images sont les bonnes ; additionnez-vous les exp(log p) ?"
                 )
     return "la somme est juste, pour un modèle normalisé et pour un autre qui ne l'est pas."
 
@@ -95,11 +94,11 @@ def check_count_parameters(answer):
             kinds = ", ".join(type(n).__name__ for n in counts)
             raise Wrong(f"on attend trois entiers ; reçu : {kinds}. Diviser des entiers : //.")
         expected = count_parameters(D, H)
-        for hint, (name, value, right) in enumerate(zip(names, counts, expected), 1):
+        for name, value, right in zip(names, counts, expected):
             if value != right:
                 raise Wrong(
                     f"pour D = {D}, H = {H}, {name} : on attend {right} ; vous obtenez {value}.",
-                    hint=hint,
+                    puzzling=name == "FVSBN",
                 )
     return "784 pixels, 500 neurones : {} ; {} ; {}.".format(
         *(f"{n:,}".replace(",", "\u00a0") for n in expected)
@@ -162,15 +161,14 @@ _values_are_right = same_as(
     where=lambda i, x, W, V, b, c: f"x = {listed(x[i[0]])}, le pixel {i[1] + 1}",
     gradient=("W", "V", "b", "c"),
     slips=(
-        (_shifted(1), "Chaque pixel se lit lui-même.", 2),
-        (_shifted(-1), "La somme a un pixel de retard.", 2),
-        (_shifted(0, use_c=False), "Le biais c manque.", 1),
+        (_shifted(1), "Chaque pixel se lit lui-même."),
+        (_shifted(-1), "La somme a un pixel de retard."),
+        (_shifted(0, use_c=False), "Le biais c manque."),
         (
             lambda x, W, V, b, c: torch.sigmoid(nade_logits(x, W, V, b, c)),
             "C'est une probabilité : la log-cote vient avant le dernier σ.",
-            3,
         ),
-        (lambda x, W, V, b, c: nade_logits(x, W, V, 0 * b, c), "Le biais b[i] manque.", 2),
+        (lambda x, W, V, b, c: nade_logits(x, W, V, 0 * b, c), "Le biais b[i] manque."),
     ),
     praise="valeurs et gradients sont ceux de la définition, sans recommencer la somme.",
 )
@@ -202,8 +200,7 @@ def check_nade_logits(answer):
     if growth > 3:
         raise Wrong(
             f"les valeurs sont justes, mais deux fois plus de pixels coûtent {growth:.1f} fois "
-            "plus de calculs, au lieu de 2 : la somme repart du début à chaque pixel.",
-            hint=2,
+            "plus de calculs, au lieu de 2 : la somme repart du début à chaque pixel."
         )
     return praise
 
@@ -257,18 +254,18 @@ def check_made_masks(answer):
         M_W, M_V = (tensor(mask, shape, what) for mask, (what, shape) in zip(masks, shapes))
         if not torch.isin(torch.cat([M_W.flatten(), M_V.flatten()]), torch.tensor([0, 1])).all():
             raise Wrong("un masque ne contient que des 0 et des 1, ou des booléens.")
-        case_shown = f"ordre {ordering.tolist()}, numéros m = {m.tolist()}"
-        hint = 2 if case else 1
-        rank = torch.argsort(ordering)
-        for i, j in (M_V @ M_W > 0).nonzero().tolist():
-            if rank[j] >= rank[i]:
-                which = "de lui-même" if i == j else f"du pixel {j}, visité après"
-                text = f"{case_shown} : la sortie du pixel {i} reçoit un chemin {which}."
-                raise Wrong(text, hint=hint)
+        rank = torch.argsort(ordering) + 1
         for name, mask, right in zip(("M_W", "M_V"), (M_W, M_V), made_masks(ordering, m)):
-            for i, j in (mask != right).nonzero().tolist():
-                verb = "coupe pour rien" if right[i, j] else "garde à tort"
-                raise Wrong(f"{case_shown} : {name}[{i}, {j}] {verb} un poids.", hint=hint)
+            for row, column in (mask != right).nonzero().tolist():
+                neuron, pixel = (row, column) if name == "M_W" else (column, row)
+                end = "l'entrée" if name == "M_W" else "la sortie"
+                verb = "coupe" if right[row, column] else "garde"
+                weight = f"le poids entre {end} {pixel}, de rang {rank[pixel]}, et le neurone"
+                raise Wrong(
+                    f"ordre {ordering.tolist()}, numéros m = {m.tolist()} : {name}[{row}, {column}]"
+                    f" {verb} à tort {weight} {neuron}, numéroté {m[neuron]}.",
+                    puzzling=True,
+                )
     return "strictement causal dans tous les ordres essayés, et aucun poids coupé pour rien."
 
 
@@ -277,7 +274,8 @@ Exercise(
     made_masks,
     check_made_masks,
     (
-        "Une sortie de rang d ne doit lire que les neurones qui voient moins de d pixels.",
+        "Le neurone de numéro m voit les pixels de rang 1 à m. Une sortie de rang d ne doit lire "
+        "que les neurones qui voient moins de d pixels.",
         "Le rang du pixel p est l'étape où il est visité : l'inverse de la permutation ordering. "
         "Pour ordering = [3, 2, 0, 1], les rangs sont [3, 4, 2, 1].",
         "torch.argsort(ordering) inverse une permutation.",
@@ -312,7 +310,8 @@ def _opinions():
         yield f"{K} ordres", [torch.randn(K, B, D, generator=draws), x]
     sure = torch.full((2, 1, 3), 40.0)
     yield "des log-cotes de 40, un pixel blanc", [sure, torch.tensor([[1.0, 1.0, 0.0]])]
-    yield "2 000 pixels", [torch.ones(3, 2, 2000), torch.zeros(2, 2000)]  # log p = −2 626
+    black_and_white = torch.stack([torch.zeros(2000), torch.ones(2000)])  # log p: −2 626, −626
+    yield "2 000 pixels", [torch.ones(3, 2, 2000), black_and_white]
 
 
 Exercise(
@@ -328,16 +327,14 @@ Exercise(
             f"x = {listed(x[i])}" if x.shape[1] < 10 else "des log-cotes toutes égales à 1"
         ),
         slips=(
-            (broken_ensemble_log_prob, "Ce sont encore les log-cotes que vous moyennez.", 1),
+            (broken_ensemble_log_prob, "Ce sont encore les log-cotes que vous moyennez."),
             (
                 lambda logits, x: torch.logsumexp(_by_image(logits, x), 0),
                 "C'est la somme des K lois : il manque le 1/K.",
-                3,
             ),
             (
                 lambda logits, x: _by_image(logits, x).mean(0),
                 "Vous moyennez des logarithmes : il faut moyenner les probabilités.",
-                1,
             ),
             (
                 lambda logits, x: (
@@ -350,12 +347,10 @@ Exercise(
                 ),
                 "Vous moyennez des probabilités pixel par pixel : il faut celles d'images "
                 "entières.",
-                1,
             ),
             (
                 lambda logits, x: _by_image(logits, x).exp().mean(0).log(),
                 "Votre calcul déborde : exp(−2 626) vaut 0 pour la machine. Restez en logarithmes.",
-                3,
             ),
         ),
         praise="la somme des p(x) vaut 1, et les grandes images ne font pas déborder le calcul.",
@@ -394,57 +389,75 @@ def encode(bits, probabilities):
         length += 1
 
 
+def _sequences():
+    """Bits and probabilities: three short ones, two of 12 bits, one that exhausts floats."""
+    yield from (([1, 0, 1], [0.75, 0.25, 0.5]), ([1], [0.5]), ([0], [0.5]))
+    # this interval, [0.3125 ; 0.5), ends at a short fraction which is not inside
+    yield [1, 0], [0.5, 0.625]
+    draws = torch.Generator().manual_seed(0)
+    for length, scale in ((12, 1.0), (12, 4.0), (300, 1.0)):
+        p = torch.sigmoid(scale * torch.randn(length, generator=draws, dtype=torch.float64))
+        yield torch.bernoulli(p, generator=draws).long().tolist(), p.tolist()
+
+
 def check_encode(answer):
-    generator = torch.Generator().manual_seed(0)
-    # the second interval, [0.3125 ; 0.5), ends at a short fraction which is not inside
-    cases = [([1, 0, 1], [0.75, 0.25, 0.5]), ([1, 0], [0.5, 0.625]), ([1], [0.5]), ([0], [0.5])]
-    for length, power in ((12, 1.0), (12, 3.0), (300, 1.0)):
-        p = torch.rand(length, generator=generator, dtype=torch.float64) ** power
-        p = (p * 254 + 1).round() / 256  # exact in floating point, never 0 nor 1
-        bits = torch.bernoulli(p, generator=generator).long().tolist()
-        cases.append((bits, p.tolist()))
-    for bits, probabilities in cases:
-        code = answer(list(bits), list(probabilities))
-        _check_code(code, bits, probabilities)
+    table = []  # case, code, interval, its mirror, right code
+    for bits, probabilities in _sequences():
+        case = f"{len(bits)} bits"
+        if len(bits) <= 3:
+            case = f"bits {listed(torch.tensor(bits))}, "
+            case += f"probabilités {listed(torch.tensor(probabilities))}"
+        floats = "Des flottants s'épuisent vers 50 bits." if len(bits) > 50 else ""
+        try:
+            code = answer(list(bits), list(probabilities))
+        except Wrong as wrong:
+            raise Wrong(f"{case} : {wrong} {floats}".rstrip()) from wrong
+        if not isinstance(code, str) or set(code) - {"0", "1"}:
+            raise Wrong(f'{case} : on attend un seul texte, comme "0110" ; reçu : `{code!r}`.')
+        mirror = _interval([1 - b for b in bits], [1 - Fraction(p) for p in probabilities])
+        right = encode(bits, probabilities)
+        table.append((case, code, _interval(bits, probabilities), mirror, right, floats))
+
+    mistakes = (
+        (
+            lambda code, mirror, right: code == right.lstrip("0"),
+            "Votre code perd ses zéros de tête.",
+        ),
+        (
+            lambda code, mirror, right: _designates(code, *mirror),
+            "C'est le 1 qui garde le début de l'intervalle, pas le 0.",
+        ),
+    )
+    for case, code, (low, width), _, _, floats in table:
+        if not _designates(code, low, width):
+            named = [
+                sentence
+                for made, sentence in mistakes
+                if all(made(code, mirror, right) for _, code, _, mirror, right, _ in table)
+            ]
+            shown = f"[{float(low):.6f} ; {float(low + width):.6f})"
+            text = (
+                f"{case} : l'intervalle est {shown} ; votre code désigne {float(_value(code)):.6f}."
+            )
+            if _value(code) == low + width:
+                text += " C'est la fin, exclue, de l'intervalle."
+            raise Wrong(" ".join([text, *(named or [floats])]).rstrip(), puzzling=not named)
+        nll = math.log2(width.denominator) - math.log2(width.numerator)
+        if len(code) >= nll + 2:
+            raise Wrong(
+                f"{case} : −log₂ p = {counted(nll, 'bit', '.2f')}, il faut moins de 2 chiffres de "
+                f"plus, et votre code en prend {len(code)}."
+            )
     return "le code désigne la bonne suite, à moins de 2 bits de −log₂ p, même sur 300 bits."
 
 
-def _check_code(code, bits, probabilities):
-    case = f"{len(bits)} bits"
-    if len(bits) <= 3:
-        case = f"bits {listed(torch.tensor(bits))}, "
-        case += f"probabilités {listed(torch.tensor(probabilities))}"
-    if not isinstance(code, str) or set(code) - {"0", "1"}:
-        raise Wrong(
-            f'{case} : on attend une chaîne comme "0110", en un seul texte ; reçu : `{code!r}`.',
-            hint=3,
-        )
-    value = Fraction(int(code, 2), 2 ** len(code)) if code else Fraction(0)
-    low, width = _interval(bits, probabilities)
-    if not low <= value < low + width:
-        if value == low + width:
-            raise Wrong(
-                f"{case} : votre code désigne {float(value)}, la fin, exclue, de l'intervalle.",
-                hint=3,
-            )
-        right = encode(bits, probabilities)
-        if right != code == right.lstrip("0"):
-            raise Wrong(f"{case} : votre code perd ses zéros de tête, {right} devient {code}.",
-                        hint=3)  # fmt: skip
-        mirror, mirror_width = _interval([1 - b for b in bits], [1 - p for p in probabilities])
-        if mirror <= value < mirror + mirror_width:
-            text = f"{case} : c'est le 1 qui garde le début de l'intervalle, pas le 0."
-            raise Wrong(text, hint=1)
-        shown = f"[{float(low):.6f} ; {float(low + width):.6f})"
-        raise Wrong(
-            f"{case} : l'intervalle est {shown} ; votre code désigne {float(value):.6f}.",
-            hint=2 if len(bits) > 50 else 1,
-        )
-    nll = -math.log2(width.numerator) + math.log2(width.denominator)
-    if len(code) > nll + 2:
-        ideal = counted(nll, "bit", ".2f")
-        text = f"{case} : −log₂ p = {ideal}, et votre code en prend {len(code)}."
-        raise Wrong(text, hint=3)
+def _value(code):
+    """The number that « 0110 » designates."""
+    return Fraction(int(code, 2), 2 ** len(code)) if code else Fraction(0)
+
+
+def _designates(code, low, width):
+    return low <= _value(code) < low + width
 
 
 def _interval(bits, probabilities):

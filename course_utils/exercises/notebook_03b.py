@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from ..autoregressive.masked import MaskedConv2d
 from ..autoregressive.pixelcnn import gate
 from . import Exercise
-from .harness import Wrong, counted, lent, listed, same_as, tensor
+from .harness import Wrong, counted, gradients, lent, listed, same_as, tensor
 
 
 # ---- 03b.mask -----------------------------------------------------------------------------------
@@ -40,20 +40,17 @@ Exercise(
             (
                 lambda kind, k: causal_mask("B" if kind == "A" else "A", k),
                 "Vos masques A et B sont échangés.",
-                2,
             ),
-            (lambda kind, k: causal_mask("A", k), "Le masque B garde aussi le centre.", 2),
-            (lambda kind, k: causal_mask("B", k), "Le masque A cache le centre.", 2),
+            (lambda kind, k: causal_mask("A", k), "Le masque B garde aussi le centre."),
+            (lambda kind, k: causal_mask("B", k), "Le masque A cache le centre."),
             (
                 lambda kind, k: causal_mask(kind, k).flip(0, 1),
                 "Vous gardez ce qui vient après, au lieu de ce qui vient avant.",
-                1,
             ),
-            (lambda kind, k: causal_mask(kind, k).T, "Lignes et colonnes sont échangées.", 1),
+            (lambda kind, k: causal_mask(kind, k).T, "Lignes et colonnes sont échangées."),
             (
                 lambda kind, k: torch.ones(k, k).tril(-1 if kind == "A" else 0),
                 "C'est un triangle : la ligne du dessus se garde entière, à droite aussi.",
-                1,
             ),
         ),
         praise="sur les 9 poids d'un noyau 3×3, le masque A en garde 4, le B 5.",
@@ -95,7 +92,7 @@ def _network(change=None):
 
     def network(x):
         if not x.is_floating_point() or not ((x == 0) | (x == 1)).all():
-            raise Wrong("network attend des pixels 0. ou 1. : ni NaN, ni autre valeur.", hint=2)
+            raise Wrong("network attend des pixels 0. ou 1. : ni NaN, ni autre valeur.")
         # image by image: in batches of other sizes, a convolution rounds otherwise
         logits = torch.cat([second(torch.tanh(first(image))) for image in x.split(1)])
         return logits if change is None else change(x, logits)
@@ -128,11 +125,12 @@ def check_is_causal(answer):
     x[:, :, 1, 2], x[:, :, 3, 1] = 0, 1  # an answer that only writes zeros, or ones, misses one
     wrong = {
         "un réseau dont chaque sortie lit son propre pixel": lambda x, logits: logits + x,
-        "un réseau qui lit un peu (à 1e-4) le pixel de droite": lambda x, logits: (
-            logits + 1e-4 * torch.roll(x, -1, 3)
-        ),
+        "un réseau qui lit le pixel de droite": lambda x, logits: logits + torch.roll(x, -1, 3),
         "un réseau qui lit le pixel du dessous": lambda x, logits: logits + torch.roll(x, -1, 2),
         "un réseau qui ne lit son propre pixel que sur la dernière image": _only_on(x[-1]),
+        "un réseau dont chaque pixel change à peine sa propre log-cote": lambda x, logits: (
+            logits + x * 2**-23 * logits.detach().abs()  # by one unit of its last place
+        ),
     }
     places = [(0, 0), (1, 2), (3, 1), (4, 5)]
     leaks = [(place, place) for place in places]  # then: far, below and left, below and right, …
@@ -147,7 +145,7 @@ def check_is_causal(answer):
         name = f"un réseau où seule la sortie {output} lit le pixel {source}"
         wrong[name] = _leak(output, source)
     right = {
-        "un réseau causal": None,
+        "un réseau de deux convolutions masquées": None,
         "un réseau qui ne lit que le tout premier pixel": lambda x, logits: (
             x[:, :, :1, :1] * (torch.arange(30).view(5, 6) > 0)
         ),
@@ -160,9 +158,8 @@ def check_is_causal(answer):
             if size != 1 or isinstance(said, list | tuple | str | dict):
                 raise Wrong("on attend True ou False, pour tout le réseau.")
             if bool(said) != expected:
-                verdict = "causal" if expected else "non causal"
-                hint = 3 if expected or "1e-4" in name else 1
-                raise Wrong(f"{name} est {verdict} ; vous répondez {bool(said)}.", hint=hint)
+                verdict = "est causal" if expected else "n'est pas causal"
+                raise Wrong(f"{name} {verdict} ; vous répondez {bool(said)}.", puzzling=True)
     return f"{len(right)} réseaux causaux acceptés, {len(wrong)} autres démasqués."
 
 
@@ -172,11 +169,12 @@ Exercise(
     check_is_causal,
     (
         "Pour chaque pixel j : changez-le (0 ↔ 1) dans toutes les images, et comparez les sorties "
-        "0, …, j à celles d'avant le changement.",
+        "0, …, j à celles d'avant le changement, au bit près. Les suivantes ont le droit de "
+        "bouger.",
         "Un NaN accuserait des innocents : 0 × NaN = NaN, même sous un masque. Changez 0 en 1 et "
         "1 en 0.",
-        "La sortie j doit rester la même quand le pixel j change ; les sorties d'après ont le "
-        "droit de bouger. Comparez avec !=, au bit près.",
+        "Une copie, changed = x.clone(), dont on change changed.flatten(1)[:, j] ; puis "
+        "network(changed) et network(x) se comparent avec !=.",
     ),
 )
 
@@ -209,10 +207,9 @@ def check_pixels_read(answer):
         expected = pixels_read(layers, size, row, column)
         for r, c in (got != expected).nonzero().tolist():
             if got[r, c] and (r, c) >= (row, column):
-                raise Wrong(f"{case} : le pixel ({r}, {c}) ne vient pas avant la sortie.",
-                            hint=3 if (r, c) == (row, column) else 2)  # fmt: skip
+                raise Wrong(f"{case} : le pixel ({r}, {c}) ne vient pas avant la sortie.")
             verb = "n'est pas lu, vous le comptez" if got[r, c] else "est lu, vous l'oubliez"
-            raise Wrong(f"{case} : le pixel ({r}, {c}) {verb}.", hint=2 if layers > 1 else 1)
+            raise Wrong(f"{case} : le pixel ({r}, {c}) {verb}.", puzzling=True)
     return "6 couches : 69 pixels lus sur les 84 d'avant."
 
 
@@ -221,10 +218,10 @@ Exercise(
     pixels_read,
     check_pixels_read,
     (
-        "Remontez de la sortie vers l'image. Au départ, une seule case est allumée : la sortie.",
-        "À chaque couche, chaque case allumée (r, c) allume celles que son noyau lit : (r − 1, "
-        "c − 1), (r − 1, c), (r − 1, c + 1), (r, c − 1), et (r, c) elle-même si le masque est B. "
-        "Restez dans l'image.",
+        "Remontez de la sortie vers l'image, couche par couche. Au départ, une seule case est "
+        "allumée : la sortie. Chaque case allumée allume celles que son noyau lit.",
+        "La case (r, c) allume (r − 1, c − 1), (r − 1, c), (r − 1, c + 1), (r, c − 1), et (r, c) "
+        "elle-même si le masque est B. Restez dans l'image.",
         "En remontant, la couche de masque A est la dernière : la sortie ne se lit pas elle-même.",
     ),
 )
@@ -267,25 +264,21 @@ Exercise(
         ),
         slips=(
             (lambda kind, out, features: group_mask("A", out, features),
-             "Le masque B garde aussi la couleur elle-même.", 2),
+             "Le masque B garde aussi la couleur elle-même."),
             (lambda kind, out, features: group_mask("B", out, features),
-             "Le masque A cache la couleur elle-même.", 2),
+             "Le masque A cache la couleur elle-même."),
             (lambda kind, out, features: group_mask("AB"[kind == "A"], out, features),
-             "Vos masques A et B sont échangés.", 2),
+             "Vos masques A et B sont échangés."),
             (lambda kind, out, features: group_mask(kind, features, out).T,
-             "Vos sorties lisent les couleurs d'après, au lieu de celles d'avant.", 1),
+             "Vos sorties lisent les couleurs d'après, au lieu de celles d'avant."),
             (
                 lambda kind, out, features: torch.ones(out, features).tril(-(kind == "A")),
-                "Vous comparez les numéros des canaux : comparez ceux de leurs couleurs.",
-                3,
-            ),
+                "Vous comparez les numéros des canaux : comparez ceux de leurs couleurs."),
             (
                 lambda kind, out, features: (
                     torch.arange(out)[:, None] % 3 >= torch.arange(features) % 3 + (kind == "A")
                 ).float(),
-                "Vos couleurs alternent (R, V, B, R, …) : chacune occupe un tiers d'un bloc.",
-                3,
-            ),
+                "Vos couleurs alternent (R, V, B, R, …) : chacune occupe un tiers d'un bloc."),
         ),
         praise="R ne lit que le passé, V lit aussi R, B lit aussi R et V.",
     ),
@@ -358,15 +351,14 @@ Exercise(
         what="une probabilité par niveau",
         where=lambda i, weights, mu, s, levels: f"le niveau {i[0]}",
         slips=(
-            (broken_mixture_probabilities, "Ce qui déborde n'est allé nulle part.", 1),
+            (broken_mixture_probabilities, "Ce qui déborde n'est allé nulle part."),
             (
                 lambda *inputs: F.normalize(broken_mixture_probabilities(*inputs), p=1, dim=0),
                 "La somme vaut 1, mais ce qui déborde est partagé entre tous les niveaux : il "
                 "revient au niveau extrême.",
-                1,
             ),
-            (_without_infinity(0), "Ce qui dépasse levels − 1 est perdu.", 2),
-            (_without_infinity(-1), "Ce qui passe sous 0 est perdu.", 2),
+            (_without_infinity(0), "Ce qui dépasse levels − 1 est perdu."),
+            (_without_infinity(-1), "Ce qui passe sous 0 est perdu."),
         ),
         praise="la somme vaut 1, même quand la loi continue déborde des niveaux.",
     ),
@@ -435,27 +427,32 @@ def check_two_stacks(answer):
     draws = torch.Generator().manual_seed(1)
     x = torch.rand(2, 1, size, size, generator=draws).requires_grad_()
     h = answer(x, kernels)
-    tensor(h, (2, 4, size, size), "la pile horizontale", dtype=torch.float32)
-    if not h.requires_grad:
-        raise Wrong("le gradient n'atteint plus l'image : ni .detach(), ni numpy, ni no_grad.")
-    (gradient,) = torch.autograd.grad(h[:, :, middle, middle].pow(2).sum(), x)
+    what = "la pile horizontale"
+    tensor(h, (2, 4, size, size), what, dtype=torch.float32, learns=True)
+    (gradient,) = gradients(h[:, :, middle, middle].pow(2).sum(), [x])
     read = (gradient != 0).any(0)[0]
+    if not read.any():
+        raise Wrong("le gradient n'atteint plus l'image : ni .detach(), ni numpy, ni no_grad.")
     before = torch.arange(size * size).view(size, size) < middle * size + middle
     forbidden = (read & ~before).nonzero().tolist()
     for row, column in forbidden:
         if (row, column) != (middle, middle):
             text = f"la sortie ({middle}, {middle}) lit le pixel ({row}, {column}), d'après."
-            raise Wrong(text, hint=1)
+            raise Wrong(text, puzzling=True)
     if forbidden:
-        raise Wrong(f"la sortie ({middle}, {middle}) lit sa propre valeur.", hint=2)
+        raise Wrong(f"la sortie ({middle}, {middle}) lit sa propre valeur : par quelle couche ?")
     missing = (before & ~read).nonzero().tolist()
     if missing:
         raise Wrong(
             f"la sortie ({middle}, {middle}) lit {int(read.sum())} des 84 pixels d'avant ; il "
-            f"manque ({missing[0][0]}, {missing[0][1]}).",
-            hint=3,
+            f"manque ({missing[0][0]}, {missing[0][1]})."
         )
     return _same_numbers(answer)
+
+
+def _masked_everywhere(x, kernels):
+    mask = torch.tensor([1.0, 0.0])
+    return two_stacks(x, [(W_v, W_h * mask, W_link) for W_v, W_h, W_link in kernels])
 
 
 _same_numbers = same_as(
@@ -468,8 +465,8 @@ _same_numbers = same_as(
     what="la pile horizontale",
     tolerance=1e-4,
     gradient=("x",),
-    hint=3,
     where=lambda i, x, kernels: f"h{list(i)} (les bons pixels sont lus, mais pas ce qu'ils valent)",
+    slips=((_masked_everywhere, "Le masque A ne vaut que pour la première couche."),),
     praise="84 pixels lus sur 84 : plus d'angle mort, et rien d'interdit.",
 )  # fmt: skip
 

@@ -56,28 +56,23 @@ Exercise(
                 lambda z, codebook: torch.cdist(z, codebook, p=1).argmin(1),
                 "C'est le plus proche en distance L1, la somme des écarts absolus : sommez leurs "
                 "carrés.",
-                2,
             ),
             (
                 lambda z, codebook: (z @ codebook.T).argmax(1),
                 "C'est celui du plus grand produit scalaire : un atome long y gagne, même loin.",
-                2,
             ),
             (
                 lambda z, codebook: F.cosine_similarity(z[:, None], codebook, dim=2).argmax(1),
                 "C'est l'atome de direction la plus proche : il peut être loin.",
-                2,
             ),
             (
                 lambda z, codebook: torch.cdist(z, codebook).argmax(1),
                 "C'est l'atome le plus éloigné.",
-                3,
             ),
-            (_last_of_equals, "À égalité, vous prenez le dernier : on veut le plus petit.", 3),
+            (_last_of_equals, "À égalité, vous prenez le dernier : on veut le plus petit."),
             (
                 lambda z, codebook: 1 + nearest_atom(z, codebook),
                 "Vos numéros commencent à 1 : le premier atome a le numéro 0.",
-                3,
             ),
         ),
         praise="6 dictionnaires, tous les vecteurs à leur place.",
@@ -116,14 +111,13 @@ Exercise(
         gradient=("z_e", "e"),
         where=lambda i, z_e, e: f"z_e = {z_e[i]:.3g} et e = {e[i]:.3g}, à la place {list(i)}",
         slips=(
-            (lambda z_e, e: z_e, "C'est z_e : le décodeur doit lire l'atome.", 1),
-            (lambda z_e, e: e - z_e, "C'est la différence : ajoutez-y z_e.", 1),
-            (lambda z_e, e: e, "L'atome le reçoit à sa place.", 2),
-            (lambda z_e, e: e.detach(), "Rien ne l'atteint : tout est détaché, ou s'annule.", 2),
+            (lambda z_e, e: z_e, "C'est z_e : le décodeur doit lire l'atome."),
+            (lambda z_e, e: e - z_e, "C'est la différence : ajoutez-y z_e."),
+            (lambda z_e, e: e, "L'atome le reçoit à sa place."),
+            (lambda z_e, e: e.detach(), "Rien ne l'atteint : tout est détaché, ou s'annule."),
             (
                 lambda z_e, e: z_e + e - z_e.detach(),
                 "z_e reçoit le sien, mais l'atome aussi : il ne doit en recevoir aucun ici.",
-                3,
             ),
         ),
         praise="la valeur est celle de l'atome, le gradient est celui du décodeur.",
@@ -184,29 +178,28 @@ Exercise(
         what="un scalaire, la moyenne du lot",
         dtype=torch.float32,
         gradient=("log_px", "z_e", "e"),
-        hint=2,
         slips=(
-            (broken_vq_loss, "Votre coût baisse quand la vraisemblance baisse.", 1),
+            (broken_vq_loss, "Votre coût baisse quand la vraisemblance baisse."),
             (_costs(lambda r, a, c, b: (r - a - b * c).mean()), "Vos deux distances se "
-             "retranchent : à descendre ce coût, elles grandiraient.", 2),
+             "retranchent : à descendre ce coût, elles grandiraient."),
             (_costs(lambda r, a, c, b: (r + a + b * c).sum()), "Vous sommez sur le lot : "
-             "prenez-en la moyenne.", 2),
+             "prenez-en la moyenne."),
             (_costs(lambda r, a, c, b: (r + b * (a + c)).mean()), "β ne pèse que sur "
-             "l'engagement.", 2),
+             "l'engagement."),
             (_costs(lambda r, a, c, b: (b * r + a + c).mean()), "β pèse sur log_px : sa place est "
-             "sur l'engagement.", 2),
-            (_costs(lambda r, a, c, b: (r + a + c).mean()), "β manque.", 2),
-            (_costs(lambda r, a, c, b: (r + a).mean()), "L'engagement manque.", 2),
-            (_costs(lambda r, a, c, b: (r + b * c).mean()), "Le terme des atomes manque.", 2),
-            (_costs(lambda r, a, c, b: (a + b * c).mean()), "La vraisemblance manque.", 2),
+             "sur l'engagement."),
+            (_costs(lambda r, a, c, b: (r + a + c).mean()), "β manque."),
+            (_costs(lambda r, a, c, b: (r + a).mean()), "L'engagement manque."),
+            (_costs(lambda r, a, c, b: (r + b * c).mean()), "Le terme des atomes manque."),
+            (_costs(lambda r, a, c, b: (a + b * c).mean()), "La vraisemblance manque."),
             (_costs(lambda r, a, c, b: (r + 0.5 * (a + b * c)).mean()), "Vos distances sont "
-             "divisées par deux.", 2),
+             "divisées par deux."),
             (_costs(lambda r, a, c, b: (r + c + b * a).mean()), "β pèse sur le terme des atomes : "
-             "sa place est sur l'engagement, celui de z_e.", 3),
+             "sa place est sur l'engagement, celui de z_e."),
             (lambda log_px, z_e, e, b: (-log_px + (1 + b) * (z_e - e).square().sum(1)).mean(),
-             "Sans detach(), chaque distance déplace les deux vecteurs.", 3),
+             "Sans detach(), chaque distance déplace les deux vecteurs."),
             (lambda log_px, z_e, e, b: vq_loss(-log_px.detach(), z_e, e, b) + 2 * log_px.mean(),
-             "Votre coût baisse quand la vraisemblance baisse.", 1),
+             "Votre coût baisse quand la vraisemblance baisse."),
         ),
         praise="le coût monte quand la vraisemblance baisse : on peut le descendre.",
     ),
@@ -260,35 +253,26 @@ Exercise(
             (
                 lambda q: (q * (q * q.shape[1]).log()).sum(),
                 "Combien vaut 0 · log 0, pour la machine ? Et pour nous ?",
-                2,
             ),
             (
                 lambda q: kl_to_uniform(q) / math.log(2),
                 "Ce sont des bits : en nats, le logarithme est népérien.",
-                1,
             ),
             (
                 lambda q: kl_to_uniform(q) / len(q),
                 "C'est la moyenne sur les codes : prenez-en la somme.",
-                3,
             ),
             (
                 lambda q: len(q) * math.log(len(q)) + _plog(q),
                 "Vous comptez log N, N codes, au lieu de log K.",
-                2,
             ),
-            (
-                lambda q: -kl_to_uniform(q),
-                "Le signe est à changer : une KL n'est jamais négative.",
-                1,
-            ),
+            (lambda q: -kl_to_uniform(q), "Le signe est à changer : une KL n'est jamais négative."),
             (
                 lambda q: len(q) * math.log(q.shape[1]) - _plog(q),
                 "Σ q log q s'ajoute à log K : vous l'en retirez.",
-                2,
             ),
-            (lambda q: math.log(q.shape[1]) + _plog(q), "Vous ne comptez log K qu'une fois.", 3),
-            (lambda q: -_plog(q), "C'est l'entropie de q : où est log K ?", 2),
+            (lambda q: math.log(q.shape[1]) + _plog(q), "Vous ne comptez log K qu'une fois."),
+            (lambda q: -_plog(q), "C'est l'entropie de q : où est log K ?"),
         ),
         praise=f"un code sûr coûte log K ; 49 codes sûrs parmi 8, {49 * math.log(8):.1f} nats.",
     ),
@@ -317,39 +301,43 @@ def revive(codebook, uses, z):
 
 
 def check_revive(answer):
-    for K, D in ((16, 2), (9, 5)):
-        moved = [_revived(answer, K, D) for _ in range(2)]
+    for K, D, dead in ((16, 2, 15), (9, 5, 3)):
+        moved = [_revived(answer, K, D, dead) for _ in range(2)]
         if torch.equal(*moved):
-            raise Wrong("deux appels posent les atomes aux mêmes endroits : votre hasard ne change "
-                        "jamais.", hint=3)  # fmt: skip
+            raise Wrong(
+                "deux appels posent les atomes aux mêmes endroits : votre hasard ne change jamais."
+            )
     return "les atomes morts sont posés au hasard sur des vecteurs de z, les autres restent."
 
 
-def _revived(answer, K, D):
-    """The dead atoms of a dictionary where only one serves, after `answer`."""
+def _revived(answer, K, D, dead):
+    """The dead atoms of a dictionary, after `answer`."""
     draws = torch.Generator().manual_seed(0)
     centres = 4 * torch.randn(K, D, generator=draws)
-    z = centres.repeat_interleave(25, 0)  # as in a batch, the first vectors are alike
+    z = centres.repeat_interleave(25, 0)  # as in a batch, neighbours are alike
     z = z + 0.2 * torch.randn(25 * K, D, generator=draws)
     codebook = torch.randn(K, D, generator=draws) * 0.01 + 20
-    codebook[3] = z.mean(0)  # the only one that serves
-    uses = torch.cdist(z, codebook).argmin(1).bincount(minlength=K)
+    uses = torch.tensor([1, 10_000, 7] * K)[:K]  # rarely used is not dead
+    uses[torch.randperm(K, generator=draws)[:dead]] = 0
     new = answer(codebook, uses, z)
     tensor(new, (K, D), "un dictionnaire", dtype=torch.float32)
     if not torch.equal(new[uses > 0], codebook[uses > 0]):
-        raise Wrong("un atome qui servait a été déplacé.", hint=1)
+        raise Wrong("un atome qui servait a été déplacé.")
     moved = new[uses == 0]
-    if not (torch.cdist(moved, z).amin(1) < 0.3).all():  # a little noise does no harm
-        raise Wrong("un atome mort n'a pas été posé sur un vecteur de z.", hint=2)
+    distances = torch.cdist(moved, z)
+    if not (distances.amin(1) < 0.3).all():  # a little noise does no harm
+        raise Wrong("un atome mort n'a pas été posé sur un vecteur de z.")
     places = len(moved.unique(dim=0))
-    if places < 0.6 * K:  # drawn with repetition, a few places may be the same
+    if places < 0.6 * dead:  # drawn with repetition, a few places may be the same
         where = f"en {places} endroits seulement" if places > 1 else "tous au même endroit"
-        raise Wrong(f"les {len(moved)} atomes morts sont posés {where}.", hint=3)
-    if torch.cdist(moved, z[:25]).amin(1).max() == 0:
-        raise Wrong("les atomes morts sont posés sur les premiers vecteurs de z, qui se "
-                    "ressemblent : tirez-les au hasard.", hint=3)  # fmt: skip
+        raise Wrong(f"les {dead} atomes morts sont posés {where}.")
+    if len((distances.argmin(1) // 25).unique()) <= max(1, dead // 5):
+        raise Wrong(
+            "les atomes morts sont posés sur des vecteurs de z voisins, qui se ressemblent : "
+            "tirez-les au hasard dans tout le lot."
+        )
     if not torch.equal(answer(codebook, torch.arange(1, K + 1), z), codebook):
-        raise Wrong("quand tous les atomes servent, aucun ne doit bouger.", hint=1)
+        raise Wrong("quand tous les atomes servent, aucun ne doit bouger.")
     return moved
 
 
@@ -423,25 +411,25 @@ Exercise(
         what="une table (K, K)",
         where=lambda i, codes, K: f"P[{i[0]}, {i[1]}], le code {i[1]} après {i[0]}",
         slips=(
-            (_counts(0.0), "Un code jamais vu n'a aucun compte : ajoutez 0,5 à tous.", 3),
-            (_counts(1.0), "Vous ajoutez 1 à chaque compte : la consigne dit 0,5.", 3),
-            (lambda codes, K: left_table(codes, K).log(), "Ce sont des log-probabilités.", 1),
+            (_counts(0.0), "Un code jamais vu n'a aucun compte : ajoutez 0,5 à tous."),
+            (_counts(1.0), "Vous ajoutez 1 à chaque compte : la consigne dit 0,5."),
+            (lambda codes, K: left_table(codes, K).log(), "Ce sont des log-probabilités."),
             (_counted_once, "Chaque paire n'est comptée qu'une fois : avec des indices répétés, "
-             "`t[a, b] += 1` n'ajoute que 1.", 2),
+             "`t[a, b] += 1` n'ajoute que 1."),
             (_counts(0.5, lambda c: (c[:, :, 1:], c[:, :, :-1])), "La gauche et la droite sont "
-             "échangées.", 2),
+             "échangées."),
             (_counts(0.5, lambda c: (c.flatten(1)[:, :-1], c.flatten(1)[:, 1:])), "Vos paires vont "
              "d'une ligne à la suivante : le premier code d'une ligne n'a pas de voisin de "
-             "gauche.", 1),
+             "gauche."),
             (_counts(0.5, lambda c: (c.flatten()[:-1], c.flatten()[1:])), "Vos paires vont d'une "
-             "carte à la suivante.", 1),
+             "carte à la suivante."),
             (_counts(0.5, lambda c: (c[:, :-1], c[:, 1:])), "Vos paires vont de haut en bas : le "
-             "voisin est à gauche.", 1),
+             "voisin est à gauche."),
             (_counts(0.5, lambda c: (c[:, :, 0], c[:, :, 1])), "Vous ne comptez que les deux "
-             "premières colonnes.", 1),
+             "premières colonnes."),
             (_columns_sum_to_one, "Ce sont vos colonnes qui ont pour somme 1 : il faut que ce soit "
-             "les lignes.", 2),
-            (lambda codes, K: left_table(codes, K).T, "Lignes et colonnes sont échangées.", 2),
+             "les lignes."),
+            (lambda codes, K: left_table(codes, K).T, "Lignes et colonnes sont échangées."),
         ),
         praise="chaque ligne est la loi du code sachant son voisin, même pour un voisin jamais vu.",
     ),
