@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import nbformat
 import pytest
@@ -189,3 +189,63 @@ def test_the_map_of_the_slides_is_that_of_the_notebooks():
         quoted = quoted_slides(path, r"> \*\*Diapositives? ([\d, et]+)\.")
         assert quoted <= mapped[path.stem], quoted - mapped[path.stem]
     assert {n for pairs in mapped.values() for _, n in pairs} == set(range(2, 24))
+
+
+# ---- the minutes -------------------------------------------------------------------------------
+#
+# How they are counted is said in 00. What a heading calls « facultatif », with all that it heads,
+# is not of the core path.
+
+WORDS, LINES, EXERCISE, STARRED, DEMO = 130, 7, 10, 15, 5
+
+
+def minutes(path):
+    """Per numbered section: all its minutes, and those that are optional."""
+    total, optional = Counter(), Counter()
+    section = heading = ""
+    for cell in READ[path].cells:
+        tags = " ".join(cell.metadata.get("tags", []))
+        if cell.cell_type == "code":
+            spent = len([line for line in cell.source.splitlines() if line.strip()]) / LINES
+            spent += DEMO * ("demo" in tags)
+            spent += (STARRED if "★" in heading else EXERCISE) * ("exercise:" in tags)
+            total[section] += spent
+            optional[section] += spent * ("facultatif" in section + heading)
+            continue
+        for part in re.split(r"(?m)^(?=##+ )", cell.source):
+            if part.startswith("##"):
+                heading = part.split("\n")[0]
+                section = heading if heading.startswith("## ") else section
+            spent = len(re.findall(r"\w+", re.sub(r"\$[^$]*\$", " x x x ", part))) / WORDS
+            total[section] += spent
+            optional[section] += spent * ("facultatif" in section + heading)
+    return [(total[s], optional[s]) for s in total if re.match(r"## \d", s)]
+
+
+def announced_minutes(path):
+    """The same, as the table under the title says."""
+    rows = re.findall(r"(?m)^\| \d+ \|.*\| (\d+) \| (\d*) \|$", READ[path].cells[0].source)
+    return [(int(all_of_it), int(optional or 0)) for all_of_it, optional in rows]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)
+def test_the_announced_minutes_are_those_of_the_text(path):
+    found, said = minutes(path), announced_minutes(path)
+    assert len(said) == len(found)
+    for section, (pair, expected) in enumerate(zip(said, found), 1):
+        assert all(abs(a - b) <= 5 for a, b in zip(pair, expected)), (section, pair, expected)
+
+
+def test_the_plan_adds_up_the_minutes():
+    def spelled_out(minutes):
+        hours, rest = divmod(minutes, 60)
+        return f"{hours} h {rest:02}" if rest else f"{hours} h"
+
+    plan = READ[NOTEBOOKS[0]].cells[1].source.replace("\u00a0", " ")
+    sums = [tuple(map(sum, zip(*announced_minutes(path)))) for path in NOTEBOOKS[1:]]
+    for path, (total, optional) in zip(NOTEBOOKS[1:], sums):
+        row = next(line for line in plan.splitlines() if f"({path.name})" in line)
+        durations = f"| {spelled_out(total)} | {spelled_out(total - optional)} |"
+        assert row.endswith(durations), durations
+    total, optional = map(sum, zip(*sums))
+    assert f"Soit {spelled_out(total)} en tout, et {spelled_out(total - optional)} pour" in plan
