@@ -245,7 +245,7 @@ def pixel_networks():
             for column in range(5):
                 known = (row, column) < here
                 face = "#DCEAF4" if known else "#F4F4F4"
-                face = "#E69F00" if (row, column) == here else face
+                face = COLORS["focus"] if (row, column) == here else face
                 ax.add_patch(plt.Rectangle((column, -row), 0.92, 0.92, fc=face, ec="none"))
         for cells, color in ((read, inputs), (memory, states)):
             for row, column in cells:

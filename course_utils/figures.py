@@ -24,12 +24,13 @@ COLORS = {
     "code": "#CC79A7",  # discrete codes
     "prior": "#7F7F7F",  # p(z)
     "truth": "#222222",  # exact values
+    "focus": "#E6AB02",  # what one looks at: the pixel to guess, the chosen code
 }
 CODE_TEXT = "#8E3A6B"  # the colour of codes, dark enough for text, or under white text
 MODEL_COLORS = (
     "#222222",
     "#56B4E9",
-    "#E69F00",
+    "#7570B3",
     "#999999",
 )  # models compared: none is a concept of the lecture
 FIELD_COLORS = {"read": COLORS["x"], "blind": "#F0C9A8"}  # pixels before: read, or out of sight
@@ -347,7 +348,7 @@ def _cells(ax, page, outlined):
     height, width, _ = page.shape
     row, column = outlined
     ax.imshow(page)
-    ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="#E69F00", lw=3))
+    ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=COLORS["focus"], lw=3))
     ax.set_xticks(np.arange(width + 1) - 0.5, labels=[])
     ax.set_yticks(np.arange(height + 1) - 0.5, labels=[])
     ax.tick_params(length=0)

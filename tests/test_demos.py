@@ -1027,7 +1027,7 @@ HIGH, WIDE = 5, 6  # not square: rows are not columns
 SIDE = 61  # of a pixel: 308 // 5
 MIDDLE, RIGHT = WIDE * SIDE + 24, 2 * WIDE * SIDE + 48  # where the chances and the bars stand
 DIMS = HIGH * WIDE
-FOCUS = "#E69F00"  # the pixel being drawn; the units that an output sees
+FOCUS = figures.COLORS["focus"]  # the pixel being drawn; the units that an output sees
 WRITERS = ("NADE, lean", "MADE, 2 layers", "FVSBN", "table, order 3", "agnostic, 1 layer")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import test_demos
 import torch
+from matplotlib.colors import to_rgb
 from autoregressive_models import perturb, same_state, seeded, state_of, train
 from test_demos import DOWN, DRAG, HOVER, decode, french, in_color, values
 
@@ -21,7 +22,7 @@ from course_utils.vq import VQVAE, code_prior, perplexity
 pytestmark = pytest.mark.usefixtures("no_screen")
 words = test_demos.words
 
-FOCUS, WAITING, DARK = "#E69F00", 0.93 * 255, "#222222"
+FOCUS, WAITING, DARK = figures.COLORS["focus"], 0.93 * 255, "#222222"
 TOP, CANVAS = 30, 308
 HIGH, WIDE = 3, 4  # of the maps: rows are not columns
 COUNT, ATOMS = HIGH * WIDE, 7
@@ -449,8 +450,8 @@ def test_what_changed_is_counted_and_drawn(editor, model, maps, words, cells):
     text = f"{len(cells)} code{many} changé{many} sur 12 : {seen} pixels changent de plus de 0,1, "
     text += f"dont {beyond} hors de {'ces cases' if many else 'cette case'}"
     assert text in words
-    orange = np.array([0xE6, 0x9F, 0x00])
-    tint = 255 - change[..., None].numpy() * (255 - orange)
+    focus = 255 * np.array(to_rgb(FOCUS))
+    tint = 255 - change[..., None].numpy() * (255 - focus)
     assert same(panel(editor, COLUMN, SMALL, TOP + 224), tint)
     grey = framed(editor, "#777777", COLUMN, 4 * SMALL, WIDE, COUNT, TOP + 224, 0)
     assert grey == list(cells)
@@ -738,7 +739,7 @@ def test_another_ordering_and_two_atoms(images, words):
 
 
 def law_bars(demo, count):
-    """Heights of the bars of the law, in [0, 1], and the one that is orange."""
+    """Heights of the bars of the law, in [0, 1], and the one in focus."""
     page, slot = page_of(demo)[:200, COLUMN + 36 :], 342 / count
     heights, drawn = [], []
     for k in range(count):

@@ -19,7 +19,7 @@ from course_utils.evaluation import receptive_field
 pytestmark = pytest.mark.usefixtures("no_screen")
 words = test_demos.words
 
-FOCUS, WAITING = "#E69F00", 0.93 * 255
+FOCUS, WAITING = figures.COLORS["focus"], 0.93 * 255
 TOP = 30  # where the images stand in the picture
 
 

@@ -389,7 +389,7 @@ def cells_of(ax):
     """The colours of the cells, `(H, W)` names in capitals; the cell outlined."""
     (image,), (square,) = ax.images, ax.patches
     assert image.origin == "upper", "row 0 is at the top"
-    assert not square.get_fill() and to_hex(square.get_edgecolor()).upper() in OKABE_ITO
+    assert not square.get_fill() and to_hex(square.get_edgecolor()).upper() == COLORS["focus"]
     (x, y, width, height) = square.get_bbox().bounds
     assert (width, height) == (1, 1)
     colors = [[to_hex(cell).upper() for cell in row] for row in image.get_array()]

@@ -249,7 +249,7 @@ def mask_explorer(dims=5, hidden=7):
     return LivePicture(
         draw,
         controls,
-        caption="Cliquez sur une sortie x̂ (en haut) : en orange, tous les chemins qui y mènent. "
+        caption="Cliquez sur une sortie x̂ (en haut) : en jaune, tous les chemins qui y mènent. "
         "Comparez les masques justes et ceux de la diapositive ; essayez un ordre au hasard.",
         on_pointer=on_pointer,
         rows=[["output", "layers"], ["masks", "order", "seed"]],

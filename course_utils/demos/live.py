@@ -24,8 +24,8 @@ from .. import figures
 CANVAS = 308  # pixels: side of the image being drawn
 TOP = 30  # height of the titles above the panels
 WAITING = (0.93, 0.93, 0.93)  # a pixel not drawn yet
-FOCUS = "#E69F00"  # what one looks at: the pixel being drawn, the active paths
-FOCUS_TEXT = "#8A5F00"  # the same, dark enough to read
+FOCUS = figures.COLORS["focus"]
+FOCUS_TEXT = "#7A5B00"  # the same, dark enough to read
 
 RESET = "Revenir au départ"
 # The raised handle of an upright slider leaves its name readable.
