@@ -348,7 +348,9 @@ def _cells(ax, page, outlined):
     height, width, _ = page.shape
     row, column = outlined
     ax.imshow(page)
-    ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=COLORS["focus"], lw=3))
+    ax.add_patch(
+        plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=COLORS["focus"], lw=3)
+    )
     ax.set_xticks(np.arange(width + 1) - 0.5, labels=[])
     ax.set_yticks(np.arange(height + 1) - 0.5, labels=[])
     ax.tick_params(length=0)

@@ -75,7 +75,9 @@ def load_pretrained(name, model, recipe, validate):
     try:
         restore(model, _decoded(tensors), f"{name}.safetensors")
     except ValueError:
-        raise UnusableWeights("est celui d'un modèle d'une autre taille") from None
+        raise UnusableWeights(
+            "est celui d'un modèle d'une autre taille, ou d'autres options"
+        ) from None
     found, expected = validate(), metadata["loss"]
     if not abs(found - expected) <= AGREEMENT * abs(expected):
         model.load_state_dict(before)

@@ -246,7 +246,7 @@ def table_with_scatter(codes, K):
 
 
 RIGHT = {
-    "04.nearest": (nearest_with_loops, nearest_with_numpy, nearest_by_cdist,
+    "04.nearest": (nearest_with_loops, nearest_by_cdist,
                    nearest_in_float32, nearest_of_the_library),
     "04.straight_through": (copy_by_a_function, copy_onto_the_atom, copy_into_a_clone,
                             copy_of_the_library),
@@ -265,7 +265,7 @@ def test_right_answers_are_accepted_and_returned(key, answer):
 
 
 PRAISE = {  # those that quote numbers
-    "04.nearest": r"6 dictionnaires, ",
+    "04.nearest": r"7 dictionnaires, ",
     "04.kl": r"49 codes sûrs parmi 8, 101,9 nats\.$",
 }
 
@@ -364,7 +364,16 @@ WRONG = [
     # what the answer raises
     *((key, raising(KeyError("atome")), "sur KeyError : `'atome'`")
       for key in KEYS),
+    # the right value of another mistake: the gradients tell them apart
+    ("04.loss", lambda lp, z, e, b: (-lp + (z - e.detach()).square().sum(1)).mean(),
+     "Gradient juste pour log_px, faux pour z_e et e"),
+    # for one dtype; for fewer atoms than vectors
+    ("04.kl", lambda q: (torch.special.xlogy(q, q).sum(1, True)
+                         + q @ torch.full((q.shape[1], 1), math.log(q.shape[1]))).sum(),
+     "pour les mêmes, en float64 : votre fonction s'arrête"),
+    ("04.revive", reviving(drawn=lambda z, n: z[torch.randperm(len(z) - 20)[:n]]), "s'arrête"),
     # right, but what the next cells could not use, or would find changed; or not what is asked
+    ("04.nearest", nearest_with_numpy, "des vecteurs qui portent un gradient"),
     ("04.nearest", nearest_by_a_product,
      "pas des torch.int32 : ces numéros serviront d'indices"),
     ("04.revive", revive_with_a_loop, "votre fonction change `uses`"),

@@ -17,6 +17,7 @@ import signal
 import threading
 import traceback
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -46,12 +47,12 @@ class _TooLong(BaseException):
 @contextlib.contextmanager
 def own_world():
     """Whatever the notebook did to torch, a check finds the usual state; it leaves no trace."""
-    dtype = torch.get_default_dtype()
+    dtype, elsewhere = torch.get_default_dtype(), torch.get_default_device().type != "cpu"
     try:
         torch.set_default_dtype(torch.float32)
         with (
             torch.random.fork_rng(devices=[]),
-            torch.device("cpu"),
+            torch.device("cpu") if elsewhere else contextlib.nullcontext(),
             torch.inference_mode(False),
             torch.enable_grad(),
         ):
@@ -72,7 +73,7 @@ def _time_limit():
         raise _TooLong
 
     previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)  # and again, should the answer catch it
+    signal.setitimer(signal.ITIMER_REAL, SECONDS, 0.1)  # and again, should the answer catch it
     try:
         yield
     except _TooLong:
@@ -96,7 +97,7 @@ def guarded(answer, names):
                 result = answer(*copies)
         except (Wrong, Missing):  # raised by the functions that the check lends to the answer
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             frames = list(traceback.walk_tb(error.__traceback__))
             if isinstance(error, NotImplementedError) and len(frames) == 2:  # by the stub itself
                 raise Missing from None
@@ -120,7 +121,7 @@ def guarded(answer, names):
             raise Wrong(f"votre fonction change le {what} de torch pour toute la suite.")
         if torch.initial_seed() != _SEED:
             raise Wrong(
-                "votre fonction change la graine de torch (`manual_seed`, `seed`) : tous les "
+                "votre fonction change la graine de torch, ou l'état de son hasard : tous les "
                 "tirages de la suite en dépendraient. Laissez faire le hasard."
             )
         return result
@@ -169,10 +170,16 @@ def lent(name, arguments, function):
     arguments: for each, its name, and its shape or `None`; -1 in a shape stands for any length.
     """
 
-    def call(*given):
-        usage = f"{name}({', '.join(name for name, _ in arguments)})"
-        if len(given) != len(arguments):
-            raise Wrong(f"{usage} : votre fonction lui passe {counted(len(given), 'argument')}.")
+    def call(*given, **named):
+        names = [argument for argument, _ in arguments]
+        usage = f"{name}({', '.join(names)})"
+        given += tuple(named.pop(argument) for argument in names[len(given) :] if argument in named)
+        if named or len(given) != len(arguments):
+            raise Wrong(
+                f"{usage} : votre fonction lui passe {counted(len(given), 'argument')}"
+                + "".join(f", et `{other}=`" for other in named)
+                + "."
+            )
         for (argument, shape), x in zip(arguments, given):
             if not isinstance(x, torch.Tensor):
                 raise Wrong(f"{usage} : {argument} doit être un tenseur, pas {_kind(x)}.")
@@ -197,21 +204,29 @@ def _kind(value):
     return f"un objet de type {type(value).__name__}"
 
 
-def as_number(value, what="un seul nombre", advice=""):
-    """The answer as a float: of Python, numpy, or a tensor without dimension."""
+def as_number(value, what="un seul nombre"):
+    """The answer as a float: of Python, or a tensor or an array without dimension."""
     if getattr(value, "shape", ()) != ():
-        raise Wrong(f"on attend {what} ; reçu : {tuple(value.shape)}. {advice}".rstrip())
-    if isinstance(value, str | bool) or not isinstance(value, numbers.Real | torch.Tensor):
-        raise Wrong(f"on attend {what}, pas {_kind(value)}. {advice}".rstrip())
-    return float(value.detach() if isinstance(value, torch.Tensor) else value)
+        raise Wrong(f"on attend {what} ; reçu : un tableau de forme {tuple(value.shape)}.")
+    if isinstance(value, torch.Tensor | np.ndarray):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise Wrong(f"on attend {what}, pas {_kind(value)}.")
+    try:
+        return float(value)
+    except OverflowError:
+        raise Wrong(f"on attend {what} ; le vôtre est trop grand pour un flottant.") from None
 
 
-def tensor(value, shape, what, *, advice="", dtype=None, learns=False):
+def tensor(value, shape, what, *, dtype=None, learns=False):
     """The answer, a tensor of that shape, as float64 and without gradient.
 
     dtype: what the next cells need: `torch.float32` (whole numbers and booleans do as well) or
     `torch.int64`. learns: a model learns through it.
     """
+    if isinstance(value, list | tuple) and any(isinstance(part, torch.Tensor) for part in value):
+        one = "dans un seul tenseur (`torch.stack`, `torch.cat`)" if shape else "dans un tenseur"
+        raise Wrong(f"on attend {what}, {one}, pas {counted(len(value), 'tenseur')}.")
     if not isinstance(value, torch.Tensor):
         why = "la suite s'en sert. `torch.as_tensor` convertit les tableaux et les listes."
         if learns:
@@ -219,13 +234,12 @@ def tensor(value, shape, what, *, advice="", dtype=None, learns=False):
                 "aucun gradient n'y passe. Restez dans torch : ni `.item()`, ni `float`, ni numpy."
             )
         raise Wrong(f"on attend {what}, dans un tenseur de torch, pas {_kind(value)} : {why}")
+    if value.is_nested or value.is_meta or value.layout != torch.strided:
+        raise Wrong(f"on attend {what}, dans un tenseur ordinaire (`.to_dense()` en fait un).")
     if tuple(value.shape) != tuple(shape):
-        received = f"on attend {what}, de forme {tuple(shape)} ; reçu : {tuple(value.shape)}."
-        raise Wrong(f"{received} {advice}".rstrip())
+        raise Wrong(f"on attend {what}, de forme {tuple(shape)} ; reçu : {tuple(value.shape)}.")
     if value.is_complex():
         raise Wrong(f"on attend {what}, pas des nombres complexes.")
-    if value.layout != torch.strided:
-        raise Wrong(f"on attend {what}, pas un tenseur creux : `.to_dense()` convertit.")
     exact = not value.is_floating_point()
     if dtype == torch.int64 and value.dtype != dtype:
         raise Wrong(
@@ -263,7 +277,7 @@ def gradients(value, leaves, upstream=None):
 
 
 def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=(), number=False,
-            advice="", dtype=None, tolerance=1e-5):  # fmt: skip
+            dtype=None, tolerance=1e-5):  # fmt: skip
     """The check of an answer that has the values, and the gradients, of the reference.
 
     Args:
@@ -275,7 +289,6 @@ def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=()
         slips: known mistakes, each a function that makes it, and a sentence.
         gradient: the names of the arguments that must receive one.
         number: the answer may be any number, where nothing learns through it.
-        advice: what to say of a wrong shape.
         tolerance: of an error relative to the value, or to 1 where this is less.
     """
     names = list(inspect.signature(reference).parameters)
@@ -301,12 +314,13 @@ def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=()
         for name, inputs in cases():
             right, right_leaves = run(reference, inputs)
             right = torch.as_tensor(right)
-            got, leaves = run(answer, inputs)
+            try:
+                got, leaves = run(answer, inputs)
+            except Wrong as wrong:
+                raise Wrong(f"pour {name} : {wrong}" if name else str(wrong)) from wrong
             if number:
-                got = torch.tensor(as_number(got, what, advice), dtype=torch.float64)
-            value = tensor(
-                got, right.shape, what, advice=advice, dtype=dtype, learns=bool(gradient)
-            )
+                got = torch.tensor(as_number(got, what), dtype=torch.float64)
+            value = tensor(got, right.shape, what, dtype=dtype, learns=bool(gradient))
             table.append((name, inputs, value, right, (got, leaves), (right, right_leaves)))
 
         def slip(grads=None):
@@ -330,7 +344,7 @@ def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=()
             same = [[_all_close(*pair) for pair in zip(*both)] for both in zip(grads, rights)]
             return grads, dict(zip(learners, map(all, zip(*same))))
 
-        for name, inputs, value, right, *_ in table:
+        for case, (name, inputs, value, right, *_) in enumerate(table):
             if close(value, right).all():
                 continue
             index = tuple((~close(value, right)).nonzero()[0].tolist())
@@ -338,26 +352,29 @@ def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=()
             shown += [where(index, *inputs)] if where else []
             expected, obtained = apart(right[index].item(), value[index].item())
             text = f"pour {', '.join(shown)} : on attend {expected} ; vous obtenez {obtained}."
-            if known := slip():
+            grads, fine = compared() if gradient else ([], {})
+            received_some = any(each.any() for of_case in grads for each in of_case)
+            if known := slip(grads if received_some else None):
                 raise Wrong(text + known)
             if right[index].isfinite() and not value[index].isfinite():
-                raise Wrong(text + " Un calcul déborde : exp trop grand, log 0, 0/0 ?")
-            fine = compared()[1] if gradient else {}
-            if not any(fine.values()):
-                raise Wrong(text, puzzling=True)
-            well, ill = (
-                _enumeration([n for n in fine if fine[n] == good]) for good in (True, False)
-            )
-            text += f" Le gradient que reçoit {well} est juste"
-            raise Wrong(text + (f", pas celui de {ill}." if ill else " : une constante ?"))
+                raise Wrong(
+                    text + " Un calcul déborde : exp trop grand, log 0 ou d'un négatif, 0/0 ?"
+                )
+            well, ill = ([n for n in fine if fine[n] == good] for good in (True, False))
+            if well:
+                text += f" Gradient juste pour {_enumeration(well)}"
+                text += f", faux pour {_enumeration(ill)}." if ill else "."
+            # right in the usual case, the idea is right: the first hint would not help
+            raise Wrong(text, puzzling=case == 0 and not (well and ill))
         if gradient:
             grads, fine = compared()
             for number_of, learner in enumerate(learners):
                 if not fine[learner]:
-                    nothing = not any(case[number_of].any() for case in grads)
-                    why = " Il n'en reçoit aucun : est-il détaché ?" if nothing else ""
+                    mine = torch.cat([of_case[number_of].flatten() for of_case in grads])
+                    why = "" if mine.isfinite().all() else " Il n'est pas fini."
+                    why = why if mine.any() else " Il n'en reçoit aucun : est-il détaché ?"
                     text = f"la valeur est juste, mais pas le gradient que reçoit {learner}."
-                    raise Wrong(text + (slip(grads) or why), puzzling=not nothing)
+                    raise Wrong(text + (slip(grads) or why))
         return praise
 
     check.slips = slips

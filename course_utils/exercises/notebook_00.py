@@ -20,7 +20,7 @@ Exercise(
         what="un nombre de bits",
         number=True,
         slips=(
-            (lambda nats: nats * math.log(2), "Vous multipliez par log 2."),
+            (lambda nats: nats * math.log(2), "C'est nats × log 2 : divisez par log 2."),
             (lambda nats: nats / math.log(10), "C'est le logarithme en base 10."),
         ),
         praise="une pièce équilibrée, log 2 nats, vaut bien 1 bit.",

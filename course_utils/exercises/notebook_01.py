@@ -25,7 +25,7 @@ def _gaussians():
     """One thing at a time (a mean, a narrow and a wide scale), then others of other shapes."""
     mu = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.5, -2.0, 1.5]])
     sigma = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [0.1, 1.0, 1.0], [0.3, 2.0, 0.7]])
-    others = [("", [_normal(B, B, d), _normal(d, B, d)]) for B, d in ((2, 5), (5, 1))]
+    others = [("", [_normal(B, B, d), 3 * _normal(d, B, d)]) for B, d in ((2, 5), (5, 1))]
     return [("", [mu, 2 * sigma.log()]), *others]
 
 
@@ -36,7 +36,6 @@ Exercise(
         kl,
         _gaussians,
         what="un nombre par image",
-        advice="Sommez sur les dimensions de z, et gardez une valeur par image.",
         where=lambda i, mu, logvar: (
             f"mu = {listed(mu[i])} et sigma = {listed(torch.exp(0.5 * logvar[i]))}"
         ),
@@ -107,7 +106,6 @@ Exercise(
         vae_loss,
         _batches,
         what="un seul nombre pour le lot",
-        advice="Prenez la moyenne sur les images.",
         gradient=("logits", "mu", "logvar"),
         slips=(
             (_costs(lambda r, k, D, B, d: r / D + k), "La reconstruction est une moyenne sur les "
@@ -120,7 +118,7 @@ Exercise(
              "pixels."),
             (_costs(lambda r, k, D, B, d: r), "La KL manque."),
             (_costs(lambda r, k, D, B, d: r - k), "La KL est comptée à l'envers."),
-            (_costs(lambda r, k, D, B, d: r + 2 * k), "La KL est comptée deux fois."),
+            (_costs(lambda r, k, D, B, d: r + 2 * k), "La KL est double."),
             (_costs(lambda r, k, D, B, d: r + k / d), "La KL est une moyenne sur les dimensions "
              "de z."),
             (_costs(lambda r, k, D, B, d: r + B * k), "La KL est sommée sur les images."),
@@ -163,7 +161,7 @@ def _codes_and_points():
         yield f"{M} points, {N} codes et {counted(d, 'dimension')}", inputs
     near_and_far = torch.tensor([[0.0, 0.0], [60.0, 60.0]])
     inputs = [near_and_far, _normal(0, 3, 2), torch.zeros(3, 2)]
-    yield "deux points, dont un loin des codes : q(z) y est trop petit pour la machine", inputs
+    yield "deux points, dont un si loin que q(z) y est trop petit pour un flottant", inputs
 
 
 Exercise(
@@ -212,7 +210,7 @@ def laplace_elbo(x, x_hat, b, mu, logvar):
 def _grey_images():
     for b, B, D, d in ((1.0, 4, 5, 3), (0.1, 2, 7, 4), (2.0, 3, 2, 1)):
         x, x_hat = torch.rand(2, B, D, generator=torch.Generator().manual_seed(B))
-        yield f"b = {b}, {D} pixels", [x, x_hat, b, _normal(0, B, d), _normal(1, B, d)]
+        yield f"{D} pixels et b = {b:g}", [x, x_hat, b, _normal(0, B, d), _normal(1, B, d)]
 
 
 def _elbos(mix):
@@ -246,8 +244,7 @@ Exercise(
             (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b) + k), "Vous ajoutez la KL : "
              "elle se retranche."),
             (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b)), "La KL manque."),
-            (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b) - 2 * k), "La KL est comptée "
-             "deux fois."),
+            (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b) - 2 * k), "La KL est double."),
             (_elbos(lambda e, D, b, k: e / b + D * math.log(2 * b) + k), "C'est −ELBO, un coût ; "
              "on demande l'ELBO."),
             (_elbos(lambda e, D, b, k: e / b - D * math.log(2 * b) - k), "L'erreur doit faire "

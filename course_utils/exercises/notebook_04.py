@@ -34,6 +34,8 @@ def _dictionaries():
     yield "deux atomes loin de l'origine", [far + 0.2, far]
     twins = torch.tensor([[5.0, 0.0], [1.0, 1.0], [-1.0, 1.0], [1.0, 1.0]])
     yield "deux atomes à égalité", [torch.tensor([[0.0, 1.0], [1.1, 1.0]]), twins]
+    # as the encoder gives them, in training
+    yield "des vecteurs qui portent un gradient", [line[0].clone().requires_grad_(), line[1]]
 
 
 def _last_of_equals(z, codebook):
@@ -48,7 +50,6 @@ Exercise(
         nearest_atom,
         _dictionaries,
         what="un numéro par vecteur",
-        advice="Le numéro de l'atome le plus proche, pas l'atome ni les distances.",
         dtype=torch.int64,
         where=lambda i, z, codebook: f"le vecteur {listed(z[i])}, le numéro du plus proche",
         slips=(
@@ -75,7 +76,7 @@ Exercise(
                 "Vos numéros commencent à 1 : le premier atome a le numéro 0.",
             ),
         ),
-        praise="6 dictionnaires, tous les vecteurs à leur place.",
+        praise="7 dictionnaires, tous les vecteurs à leur place.",
     ),
     (
         "z[:, None] - codebook[None] est de forme (N, K, D) : toutes les différences.",
@@ -233,7 +234,9 @@ def _rows():
     yield "49 codes sûrs, K = 8", [one_hot]
     yield "une loi uniforme, K = 5", [torch.full((2, 5), 0.2)]
     yield "un code qui hésite entre deux atomes sur quatre", [torch.tensor([[0.5, 0.5, 0, 0]])]
-    yield "cinq lois quelconques, K = 6", [torch.softmax(torch.randn(5, 6, generator=draws), 1)]
+    any_laws = torch.softmax(torch.randn(5, 6, generator=draws), 1)
+    yield "cinq lois quelconques, K = 6", [any_laws]
+    yield "les mêmes, en float64", [any_laws.double()]
 
 
 def _plog(q):
@@ -247,8 +250,8 @@ Exercise(
         kl_to_uniform,
         _rows,
         what="un scalaire, la somme sur les codes",
-        advice="Sommez sur les atomes et sur les codes.",
         number=True,
+        tolerance=1e-4,
         slips=(
             (
                 lambda q: (q * (q * q.shape[1]).log()).sum(),
@@ -331,12 +334,17 @@ def _revived(answer, K, D, dead):
     if places < 0.6 * dead:  # drawn with repetition, a few places may be the same
         where = f"en {places} endroits seulement" if places > 1 else "tous au même endroit"
         raise Wrong(f"les {dead} atomes morts sont posés {where}.")
-    if len((distances.argmin(1) // 25).unique()) <= max(1, dead // 5):
+    if dead > 5 and len((distances.argmin(1) // 25).unique()) <= dead // 5:
         raise Wrong(
             "les atomes morts sont posés sur des vecteurs de z voisins, qui se ressemblent : "
             "tirez-les au hasard dans tout le lot."
         )
-    if not torch.equal(answer(codebook, torch.arange(1, K + 1), z), codebook):
+    answer(codebook, uses, z[::25])  # as many vectors as atoms
+    try:
+        unmoved = answer(codebook, torch.arange(1, K + 1), z)
+    except Wrong as wrong:
+        raise Wrong(f"quand tous les atomes servent : {wrong}") from wrong
+    if not torch.equal(unmoved, codebook):
         raise Wrong("quand tous les atomes servent, aucun ne doit bouger.")
     return moved
 

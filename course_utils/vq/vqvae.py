@@ -126,7 +126,8 @@ class VQVAE(ImageModel):
 
     @property
     def loss_name(self):
-        return f"−log p(x|z_q) + {self.beta:g} ‖z_e − e‖²"
+        weight = self.beta if self.quantizer.ema else 1 + self.beta  # the two distances are equal
+        return f"−log p(x|z_q) + {weight:g} ‖z_e − e‖²"
 
     def loss(self, x, y=None):
         """Batch mean of −log p(x | z_q) + ‖sg[z_e] − e‖² + β ‖z_e − sg[e]‖² (eq. 3).
