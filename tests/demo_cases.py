@@ -12,20 +12,7 @@ from autoregressive_models import build, perturb, seeded, train
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw
 
-from course_utils import CVAE, VAE, CompletionVAE, PixelCNN, RowLSTM, figures
-from course_utils.demos import (
-    code_editor,
-    codebook_browser,
-    commitment_explorer,
-    completion_explorer,
-    condition_explorer,
-    latent_explorer,
-    mask_explorer,
-    painting_explorer,
-    prior_explorer,
-    receptive_field_explorer,
-    sampling_explorer,
-)
+from course_utils import CVAE, VAE, CompletionVAE, PixelCNN, RowLSTM, demos, figures
 from course_utils.evaluation import load_classifier
 from course_utils.vq import VQVAE, code_prior
 
@@ -301,7 +288,7 @@ def _painting(kind):
     if num_classes:
         controls["label"] = (0, 2, (0, num_classes - 1))
     return Case(
-        lambda: painting_explorer(painters(kind)),
+        lambda: demos.painting_explorer(painters(kind)),
         (973, 350),
         controls,
         ("Changer ce pixel", "Effacer les retouches", "Autre image"),
@@ -313,7 +300,7 @@ def _painting(kind):
 
 CASES = {
     "latent": Case(
-        lambda: latent_explorer(
+        lambda: demos.latent_explorer(
             vae(), torch.randn(60, 2, generator=seeded()), torch.arange(60) % 10
         ),
         (1042, 440),
@@ -325,14 +312,14 @@ CASES = {
         lambda: [vae()],
     ),
     "condition": Case(
-        lambda: condition_explorer(cvae(), classifier(), mean=MEAN, std=STD),
+        lambda: demos.condition_explorer(cvae(), classifier(), mean=MEAN, std=STD),
         (960, 372),
         ORDER,
         ("Tirer un autre z",),
         models=lambda: [cvae(), classifier()],
     ),
     "completion": Case(
-        lambda: completion_explorer(completer(), ink(), classifier()),
+        lambda: demos.completion_explorer(completer(), ink(), classifier()),
         (792, 368),
         {
             "number": (0, 2, (0, 4)),
@@ -348,7 +335,7 @@ CASES = {
         lambda: [completer(), classifier()],
     ),
     "sampling": Case(
-        lambda: sampling_explorer(writers()),
+        lambda: demos.sampling_explorer(writers()),
         (1042, 343),
         {
             "model": (WRITERS[0], "FVSBN", WRITERS),
@@ -360,7 +347,7 @@ CASES = {
         models=lambda: writers().values(),
     ),
     "masks": Case(
-        lambda: mask_explorer(5, 7),
+        lambda: demos.mask_explorer(5, 7),
         (1000, 400),
         {
             "output": (3, 5, (1, 5)),
@@ -375,7 +362,7 @@ CASES = {
     ),
     **{f"painting, {kind}": _painting(kind) for kind in PAINTED},
     "field": Case(
-        receptive_field_explorer,
+        demos.receptive_field_explorer,
         (980, 393),
         {
             "layers": (6, 2, (1, 8)),
@@ -391,7 +378,7 @@ CASES = {
         | nowhere((-1, 5), (5, -1), (390, 5), (5, 390), (700, 100)),
     ),
     "editor": Case(
-        lambda: code_editor(vqvae(), blots(), [f"blot {k}" for k in range(40)]),
+        lambda: demos.code_editor(vqvae(), blots(), [f"blot {k}" for k in range(40)]),
         (1058, 378),
         {
             "image": (0, 2, tuple((f"blot {k}", k) for k in range(40))),
@@ -408,7 +395,7 @@ CASES = {
         lambda: [vqvae()],
     ),
     "browser": Case(
-        lambda: codebook_browser(vqvae(), blots()),
+        lambda: demos.codebook_browser(vqvae(), blots()),
         (1050, 402),
         {"atom": (None, 5, (0, ATOMS - 1))},
         ("Plus fréquent", "Plus rare"),
@@ -416,7 +403,7 @@ CASES = {
         lambda: [vqvae()],
     ),
     "prior": Case(
-        lambda: prior_explorer(vqvae(), priors(), blots()),
+        lambda: demos.prior_explorer(vqvae(), priors(), blots()),
         (1050, 378),
         {
             "step": (7, 9, (0, 12)),
@@ -429,7 +416,7 @@ CASES = {
         models=lambda: [vqvae(), priors()["classes"], priors()["sans"]],
     ),
     "commitment": Case(
-        lambda: commitment_explorer({"β = 0": story(3.0), "β = 2": story(1.0)}),
+        lambda: demos.commitment_explorer({"β = 0": story(3.0), "β = 2": story(1.0)}),
         (672, 408),
         {
             "moment": (4, 2, (0, 4)),
