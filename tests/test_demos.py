@@ -384,6 +384,14 @@ def test_a_demo_has_its_controls_each_laid_out_once_and_its_words(case):
     assert "application/vnd.jupyter.widget-view+json" in data and isinstance(metadata, dict)
 
 
+def test_a_demo_fits_on_the_screen_of_a_projector(monkeypatch, case):
+    monkeypatch.setattr(live.figures, "PROJECTION", True)
+    layout = case.make().picture.layout
+    width, height = int(layout.width[:-2]), int(layout.height[:-2])
+    assert width <= live.SCREEN[0] and height <= live.SCREEN[1]
+    assert width / height == pytest.approx(case.size[0] / case.size[1], rel=0.01)
+
+
 def test_every_control_changes_the_picture_and_none_its_size(case):
     """Each alone, from the start; then at its ends, one after the other without coming back."""
     demo = case.make()
@@ -505,8 +513,8 @@ def painting(*models, **options):
     return demos.painting_explorer(dict(zip("ab", models)), **options)
 
 
-def of_codes(*priors):
-    return demos.prior_explorer(vqvae(), dict(zip("ab", priors)), blots())
+def of_codes(*models):
+    return demos.prior_explorer(vqvae(), dict(zip("ab", models)), blots())
 
 
 ORDERS = r"the demo needs CVAE\(\(1, S, S\), num_classes=K, condition_shape=\(2,\)\)"

@@ -477,8 +477,9 @@ def test_the_priors_own_codes_are_shown_and_billed(
         assert any(text.startswith(f"total : {amount(bits, 1, 'bit')}, ") for text in said)
 
 
-def test_the_ends_of_the_bill(explorer):
+def test_the_ends_of_the_bill(explorer, book):
     said = texts(explorer, step=0)
+    assert codes_shown(explorer, book) == [None] * COUNT
     assert "aucun code tiré" in said and not any("bit" in text for text in said)
     assert not in_color(page_of(explorer), FOCUS).any()
     free = texts(explorer, step=COUNT, temperature=0.0)
