@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import test_demos
 import torch
+from demo_cases import CASES, french, in_color, page_of, texts
 
 from course_utils.demos import commitment_explorer
 from course_utils.figures import COLORS
@@ -11,89 +11,55 @@ from course_utils.figures import COLORS
 pytestmark = pytest.mark.usefixtures("no_screen")
 
 
-def story(growth, moments=5):
-    """Vectors that move away from the origin, `growth` times farther at each moment."""
-    z = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
-    return [(z * growth**k, z[:2] * growth**k / 2) for k in range(moments)]
-
-
 @pytest.fixture
 def demo():
-    return commitment_explorer({"β = 0": story(3.0), "β = 2": story(1.0)})
+    """A story that grows three times at each moment, from 1 to 81; one that does not."""
+    return CASES["commitment"].make()
 
 
-def page_of(demo):
-    return np.asarray(test_demos.decode(demo.picture.value))
+def halves(demo):
+    """The panels of the two stories, without titles and legend."""
+    return np.split(page_of(demo)[30:350], 2, axis=1)
 
 
-def rgb(color):
-    return tuple(int(color[k : k + 2], 16) for k in (1, 3, 5))
+def spread(panel):
+    """Width of what the atoms cover, in pixels."""
+    return np.ptp(in_color(panel, COLORS["code"]).nonzero()[1])
 
 
-def places(page, color):
-    """Rows and columns where this colour is seen."""
-    return (page == rgb(color)).all(2).nonzero()
-
-
-def test_vectors_and_atoms_have_their_colours(demo):
-    panels = page_of(demo)[30:350]  # not the legend
-    for color in (COLORS["z"], COLORS["code"]):
-        assert len(places(panels, color)[0]) > 50
-
-
-def test_each_control_changes_the_picture_but_not_its_size(demo):
-    first, shape = demo.picture.value, page_of(demo).shape
-    pictures = {first}
-    for values in ({"moment": 0}, {"scale": "au plus près"}, {"moment": 2}):
-        demo.set(**values)
-        pictures.add(demo.picture.value)
-        assert page_of(demo).shape == shape
-    assert len(pictures) == 4
-    demo.reset_button.click()
-    assert demo.picture.value == first
-
-
-def test_near_by_the_frame_is_filled_whatever_the_size_of_the_vectors(demo):
-    """At the scale of the end, those that will have grown are at first a dot in the middle."""
-    demo.set(moment=0)
-    spread = []
-    for scale in ("de la fin", "au plus près"):
-        demo.set(scale=scale)
-        page = page_of(demo)[30:350]
-        _, columns = places(page[:, : page.shape[1] // 2], COLORS["code"])
-        spread.append(columns.max() - columns.min())
-    assert spread[0] < 20 and spread[1] > 60
-
-
-def test_at_the_same_scale_the_largest_dwarfs_the_others(demo):
-    widths = {}
-    for scale in ("de la fin", "commune"):
-        demo.set(scale=scale)
-        page = page_of(demo)[30:350]  # the panels
-        halves = np.split(page, 2, axis=1)
-        widths[scale] = [np.ptp(places(half, COLORS["code"])[1]) for half in halves]
-    assert widths["de la fin"][0] == widths["commune"][0] > 60
-    assert widths["commune"][1] < 20 < widths["de la fin"][1]
+@pytest.mark.parametrize(
+    ("scale", "moment", "halfwidths", "large"),
+    [
+        ("de la fin", 4, (81, 1), (True, True)),
+        ("de la fin", 0, (81, 1), (False, True)),  # at first a dot in the middle
+        ("au plus près", 0, (1, 1), (True, True)),
+        ("au plus près", 2, (9, 1), (True, True)),
+        ("commune", 4, (81, 81), (True, False)),  # the largest dwarfs the other
+    ],
+)
+def test_the_scale_is_that_of_the_end_of_the_moment_or_of_the_largest(
+    demo, scale, moment, halfwidths, large
+):
+    said = texts(demo, scale=scale, moment=moment)
+    told = [text for text in said if text.startswith("largeur du cadre")]
+    widths = [2.3 * half for half in halfwidths]
+    assert told == [f"largeur du cadre : {french(w, 0 if w > 100 else 1)}" for w in widths]
+    for panel, fills in zip(halves(demo), large):
+        assert (spread(panel) > 60) if fills else (spread(panel) < 20)
+        assert in_color(panel, COLORS["code"]).sum() > 20
+    assert {"β = 0", "β = 2", "sortie de l'encodeur", "atome"} <= set(said)
 
 
 def test_a_story_that_does_not_grow_is_the_same_at_each_moment(demo):
-    pages = []
-    for moment in (0, 4):
-        demo.set(moment=moment)
-        pages.append(page_of(demo))
-    half = pages[0].shape[1] // 2
-    assert (pages[0][:, half:] == pages[1][:, half:]).all()
-    assert (pages[0][:, :half] != pages[1][:, :half]).any()
+    grows, still = halves(demo)
+    demo.set(moment=0)
+    assert (halves(demo)[1] == still).all() and (halves(demo)[0] != grows).any()
 
 
 def test_the_first_axis_goes_to_the_right_and_the_second_up():
-    z = torch.tensor([[0.8, 0.8]])
-    demo = commitment_explorer({"": [(z, torch.tensor([[-1.0, -1.0]]))]})
-    page = page_of(demo)[30:350]
-    rows, columns = places(page, COLORS["z"])
-    assert rows.mean() < page.shape[0] / 2 and columns.mean() > page.shape[1] / 2
-
-
-def test_all_the_stories_have_as_many_moments():
-    with pytest.raises(ValueError, match="as many moments"):
-        commitment_explorer({"a": story(1.0), "b": story(1.0, moments=3)})
+    z, atoms = torch.tensor([[0.8, 0.8]]), torch.tensor([[-1.0, -1.0]])
+    page = page_of(commitment_explorer({"": [(z, atoms)]}))[30:350]
+    for color, place in (("z", 0.8), ("code", -1.0)):
+        rows, columns = in_color(page, COLORS[color]).nonzero()
+        at = 160 * (1 + place / 1.15)
+        assert (columns.mean(), 320 - rows.mean()) == pytest.approx((at, at), abs=2)
