@@ -66,14 +66,6 @@ def test_nothing_is_lost_and_the_code_is_short(length, kind, likely):
         assert len(code) <= cost(bits, probabilities) + 1 + 1e-6
 
 
-def test_the_code_is_not_shorter_than_the_information():
-    """On average: no code beats the entropy."""
-    draw = random.Random(0)
-    probabilities = [0.1] * 2000
-    bits = [int(draw.random() < 0.1) for _ in probabilities]
-    assert len(encode(bits, probabilities)) >= cost(bits, probabilities) - 1
-
-
 def test_a_code_worked_out_by_hand():
     """1 keeps the first part of the interval, 0 the second; the code is the shortest inside."""
     assert encode([], []) == "" and decode("", []) == []

@@ -287,16 +287,6 @@ def test_every_intensity_survives_the_round_trip(levels):
     assert model.log_likelihood(x, torch.zeros(1, 3), y).item() == 0
 
 
-def test_an_image_fully_visible_has_nothing_left_to_say():
-    model = build("completion")
-    x = random_images(model)
-    y = visible_part(x, torch.ones(3, 4, dtype=torch.bool))
-    log_likelihood, kl = model.elbo_terms(x, y)
-    assert torch.equal(log_likelihood, torch.zeros(10))
-    assert torch.equal(model.elbo(x, y), -kl) and kl.min() > 0
-    assert torch.equal(model.sample(10, y), x)
-
-
 def completed(model, x, mask):
     """All images that share with `x` `(1, C, H, W)` the pixels where the mask is True."""
     hidden = ~mask.expand_as(x)[0]
@@ -390,12 +380,9 @@ COUNT = "{} conditions for 10 images: expected 10, or a single one"
     [
         ("labels", None, ValueError, "this model needs a condition y: " + LABELS),
         ("labels", [1] * 10, TypeError, f"expected a tensor of {LABELS}, got list"),
-        ("labels", torch.ones(10), TypeError, r"got torch.float32: convert with y.long\(\)"),
         ("labels", torch.arange(10) % 4, ValueError, r"\{0, …, 2\}, got \[0, 3\]"),
         ("labels", torch.arange(9) % 3, ValueError, COUNT.format(9)),
         ("mixtures", torch.full((10, 4), 0.25), ValueError, rf"expected {LABELS}, got \(10, 4\)"),
-        ("mixtures", torch.full((10, 3, 1), 1 / 3), ValueError, r"got \(10, 3, 1\)"),
-        ("mixtures", torch.full((4, 3), 1 / 3), ValueError, COUNT.format(4)),
         ("mixtures", torch.tensor([[0.5, 0.4, 0.099]]), ValueError, SUM_TO_ONE),
         ("mixtures", torch.tensor([[0.5, 0.4, 0.101]]), ValueError, SUM_TO_ONE),
         ("mixtures", torch.tensor([[INF, 0.0, 0.0]]), ValueError, SUM_TO_ONE),
@@ -404,7 +391,6 @@ COUNT = "{} conditions for 10 images: expected 10, or a single one"
         ("attributes", torch.zeros(10, 3), ValueError, r"a condition \(B, 2\), got \(10, 3\)"),
         ("attributes", torch.zeros(2), ValueError, r"a condition \(B, 2\), got \(2,\)"),
         ("attributes", torch.tensor([[0.0, NAN]]), ValueError, NOT_FINITE),
-        ("attributes", torch.tensor([[-INF, 0.0]]), ValueError, NOT_FINITE),
         ("attributes", torch.zeros(11, 2), ValueError, COUNT.format(11)),
         ("classes and attributes", None, ValueError, "this model needs a condition y: " + BOTH),
         ("classes and attributes", 2.0, TypeError, f"expected a tensor of {BOTH}, got float"),
@@ -414,8 +400,6 @@ COUNT = "{} conditions for 10 images: expected 10, or a single one"
         ("classes and attributes", torch.tensor([[1.0, 0, 0, NAN, 0]]), ValueError, NOT_FINITE),
         ("classes and attributes", torch.eye(5)[:2], ValueError, COUNT.format(2)),
         ("image", torch.zeros(10, 2, 4, 3), ValueError, r"\(B, 2, 3, 4\), got \(10, 2, 4, 3\)"),
-        ("image", torch.zeros(2, 3, 4), ValueError, r"\(B, 2, 3, 4\), got \(2, 3, 4\)"),
-        ("image", torch.zeros(3, 2, 3, 4), ValueError, COUNT.format(3)),
         ("completion", None, ValueError, r"needs a condition y: numbers \(B, 3, 3, 4\)"),
     ],
 )

@@ -201,8 +201,6 @@ GREY, COLOUR = (1, 3, 4), (3, 3, 4)
     [
         ({"shape": (3, 4)}, r"shape=\(3, 4\): expected \(channels, height, width\)"),
         ({"levels": 1}, "levels=1: expected an integer from 2 to 256"),
-        ({"levels": 257}, "levels=257"),
-        ({"levels": 4.0}, "levels=4.0: expected an integer"),
         ({"output": "laplace"}, "output='laplace': expected one of softmax, gaussian, logistic m"),
         ({"output": "gaussian"}, "output='gaussian': a pixel of two levels has but one law, a Ber"),
         ({"output": "logistic mixture"}, "two levels has but one law"),
@@ -223,7 +221,6 @@ def test_wrong_models(kind, options, message):
     ("build", "message"),
     [
         (lambda: PixelCNN(GREY, kernel_size=2), "kernel_size=2: expected an odd number"),
-        (lambda: PixelCNN(GREY, kernel_size=1), "kernel_size=1: .*at least 3"),
         (lambda: PixelCNN(GREY, dropout=1.0), "dropout=1.0: expected a probability"),
         (lambda: PixelCNN(GREY, dropout=-0.1), "dropout=-0.1"),
         (lambda: PixelCNN(GREY, dropout=math.nan), "dropout=nan"),
@@ -233,7 +230,6 @@ def test_wrong_models(kind, options, message):
         (lambda: MaskedConv2d("A", 4, 3, 3, groups=3), "in_features=4: expected a multiple of 3"),
         (lambda: MaskedConv2d("A", 3, 4, 3, groups=3), "out_features=4: expected a multiple of 3"),
         (lambda: LogisticMixture(17, components=0), "components=0: expected at least one"),
-        (lambda: Categorical(1), "levels=1: expected an integer from 2 to 256"),
         (lambda: Gaussian(True), "levels=True"),
     ],
 )
@@ -260,12 +256,19 @@ def test_images_are_checked(kind, method, x, error, message):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_conditions_are_checked(kind):
-    x = torch.zeros(2, *GREY, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="no condition: leave y out, or give num_classes"):
-        KINDS[kind](GREY, features=4).log_prob(x, torch.tensor([0, 1]))
-    conditional = KINDS[kind](GREY, features=4, num_classes=3)
-    with pytest.raises(ValueError, match="needs a condition y"):
-        conditional.log_prob(x)
-    with pytest.raises(ValueError, match=r"labels in \{0, …, 2\}, got \[0, 3\]"):
-        conditional.sample(2, torch.tensor([0, 3]))
+@pytest.mark.parametrize(
+    ("num_classes", "y", "message"),
+    [
+        (None, torch.tensor([0, 1]), "no condition: leave y out, or give num_classes"),
+        (3, None, "needs a condition y"),
+        (3, torch.tensor([0, 3]), r"labels in \{0, …, 2\}, got \[0, 3\]"),
+    ],
+)
+def test_conditions_are_checked(kind, num_classes, y, message):
+    model = KINDS[kind](GREY, features=4, num_classes=num_classes)
+    for call in (
+        lambda: model.log_prob(torch.zeros(2, *GREY).byte(), y),
+        lambda: model.sample(2, y),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -32,7 +32,11 @@ def randn(*shape, seed=0):
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (4, 5, 3, 6), (2, 1, 7, 2)])
 @pytest.mark.parametrize("num_codes", [2, 17, 300])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_lookup_is_brute_force_in_double_precision(shape, num_codes, layout):
+@pytest.mark.parametrize("scores_at_once", [2**19, 60])
+def test_the_lookup_is_brute_force_in_double_precision(
+    monkeypatch, shape, num_codes, layout, scores_at_once
+):
+    monkeypatch.setattr("course_utils.vq.quantizer.SCORES_AT_ONCE", scores_at_once)
     z = randn(*shape).to(memory_format=layout)
     codebook = randn(num_codes, shape[1], seed=1)
     vectors = z.movedim(1, -1)[..., None, :].double()
@@ -45,13 +49,6 @@ def test_a_tie_goes_to_the_smallest_number():
     codebook = torch.tensor([[3.0, 3.0], [1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
     z = torch.tensor([[1.0, 0.1], [0.0, 0.0]]).T[None, :, None]
     assert nearest_atoms(z, codebook).flatten().tolist() == [1, 1]
-
-
-def test_some_positions_at_a_time_give_the_same_codes(monkeypatch):
-    z, codebook = randn(3, 4, 5, 7), randn(20, 4, seed=1)
-    expected = nearest_atoms(z, codebook)
-    monkeypatch.setattr("course_utils.vq.quantizer.SCORES_AT_ONCE", 60)
-    assert torch.equal(nearest_atoms(z, codebook), expected)
 
 
 # ---- the copied gradient ----------------------------------------------------------------------
@@ -108,20 +105,17 @@ def test_moving_averages_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize("ema", [True, False])
-def test_nothing_changes_in_eval_mode(ema):
+def test_a_codebook_is_a_buffer_or_a_parameter_and_rests_in_eval_mode(ema):
     quantizer = VectorQuantizer(4, 3, ema=ema, restart_every=1).eval()
-    before = copy.deepcopy(quantizer.state_dict())
+    codebook, before = quantizer.codebook, copy.deepcopy(quantizer.state_dict())
     quantizer(randn(2, 3, 3, 3))
-    assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
-
-
-def test_an_ema_codebook_is_a_buffer_and_a_gradient_one_keeps_its_parameter():
-    assert list(VectorQuantizer(4, 3).parameters()) == []
-    quantizer = VectorQuantizer(4, 3, ema=False, restart_every=1)
-    parameter = quantizer.codebook
+    after = quantizer.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    quantizer.train()
     for step in range(3):
         quantizer(randn(2, 3, 4, 4, seed=step))
-    assert quantizer.codebook is parameter and list(quantizer.parameters()) == [parameter]
+    assert not torch.equal(codebook, before["codebook"]) and quantizer.codebook is codebook
+    assert list(quantizer.parameters()) == ([] if ema else [codebook])
 
 
 @pytest.mark.parametrize("from_data", [True, False])
@@ -224,7 +218,7 @@ def test_the_loss_is_that_of_the_paper(likelihood, levels, ema):
 
 @pytest.mark.parametrize("with_prior", [False, True])
 def test_the_bound_is_under_the_enumerated_truth(with_prior):
-    """p(x) = Σ P(codes) p(x | codes) over the nine maps of two codes; its sum over x is one."""
+    """p(x) = Σ P(codes) p(x | codes) over the nine maps of two codes."""
     model = tiny((1, 4, 8))
     prior = None
     if with_prior:
@@ -295,30 +289,19 @@ def test_what_is_refused(call, message):
 # ---- with data --------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def trained():
+def test_a_short_training_rebuilds_the_digits_and_its_codes_are_data_for_a_prior():
     data = load("digits", size=28, levels=2, copies=1)
     torch.manual_seed(0)
     model = VQVAE(data.shape)
     fit(model, data, steps=120, lr=4e-3, batch_size=64, progress=False)
-    return model.eval(), data
-
-
-def test_a_short_training_rebuilds_the_digits_with_most_atoms(trained):
-    model, data = trained
-    x = data.test.images
-    with torch.no_grad():
-        error = (model.decode_codes(model.encode(x)) - x.float()).square().mean()
-    assert error < 0.3 * x.float().var(0).mean()
-    assert perplexity(model.encode(x), 64) > 25
-
-
-def test_codes_are_a_data_set_that_a_prior_learns(trained):
-    model, data = trained
-    codes = code_dataset(model, data)
+    x, y, codes = data.test.images, data.test.labels, code_dataset(model, data)
     assert codes.shape == model.code_shape == (1, 7, 7) and codes.levels == 64
-    assert torch.equal(codes.test.images, model.encode(data.test.images))
+    assert torch.equal(codes.test.images, model.encode(x))
     assert torch.equal(codes.val.labels, data.val.labels)
+    assert perplexity(codes.test.images, 64) > 25
+    with torch.no_grad():
+        error = (model.decode_codes(codes.test.images) - x.float()).square().mean()
+    assert error < 0.3 * x.float().var(0).mean()
     torch.manual_seed(0)
     prior = code_prior(model, num_classes=10, features=12, layers=2)
     atoms = prior.embedding
@@ -326,9 +309,8 @@ def test_codes_are_a_data_set_that_a_prior_learns(trained):
     assert atoms.std().item() == pytest.approx(1, abs=1e-4)
     fit(prior, codes, conditional=True, steps=60, lr=1e-2, batch_size=64, progress=False)
     with torch.no_grad():
-        nats = -prior.log_prob(codes.test.images, codes.test.labels).mean()
-        bound = model.elbo(data.test.images, data.test.labels, prior=prior).mean()
-        uniform = model.elbo(data.test.images).mean()
+        nats = -prior.log_prob(codes.test.images, y).mean()
+        bound, uniform = model.elbo(x, y, prior=prior).mean(), model.elbo(x).mean()
     assert nats < 0.8 * 49 * math.log(64)
     assert (bound - uniform).item() == pytest.approx(49 * math.log(64) - nats.item(), abs=1e-2)
 
