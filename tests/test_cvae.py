@@ -8,66 +8,22 @@ import math
 import pytest
 import torch
 from torch import nn
+from vae_models import (
+    CONDITIONAL,
+    LAWS,
+    SMALL,
+    build,
+    conditions,
+    new,
+    random_images,
+    random_masks,
+    seeded,
+)
 
-from course_utils import CVAE, VAE, CompletionVAE, fit, load
+from course_utils import CVAE, CompletionVAE, fit, load
 from course_utils.cvae import visible_part
 from course_utils.evaluation import enumerate_images, label_fidelity, load_classifier
 from course_utils.vae import Decoder, Encoder
-
-LAWS = [("bernoulli", 2), ("categorical", 5), ("gaussian", 17), ("laplace", 256)]
-SMALL = {"z_dim": 3, "hidden": (12, 8)}
-
-# what the condition is: the model, its options
-KINDS = {
-    "labels": (CVAE, {"num_classes": 3}),
-    "mixtures": (CVAE, {"num_classes": 3}),
-    "attributes": (CVAE, {"condition_shape": (2,)}),
-    "classes and attributes": (CVAE, {"num_classes": 3, "condition_shape": (2,)}),
-    "image": (CVAE, {"condition_shape": (2, 3, 4)}),
-    "completion": (CompletionVAE, {}),
-}
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def new(kind="labels", *, shape=(2, 3, 4), **options):
-    torch.manual_seed(0)
-    model, condition = KINDS[kind]
-    return model(shape, **SMALL | condition | options)
-
-
-def build(kind="labels", **options):
-    """With noise on every weight: a learned prior, which starts as N(0, I), then depends on c."""
-    model, generator = new(kind, **options), seeded(2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return model
-
-
-def random_images(model, n=10):
-    return torch.randint(0, model.levels, (n, *model.shape), generator=seeded(1)).to(torch.uint8)
-
-
-def random_masks(n=10):
-    return torch.rand(n, 1, 3, 4, generator=seeded(8)) < 0.5
-
-
-def conditions(kind, model, n=10):
-    generator = seeded(5)
-    weights = torch.rand(n, 3, generator=generator)
-    weights /= weights.sum(1, keepdim=True)
-    numbers = torch.randn(n, 2, generator=generator)
-    return {
-        "labels": torch.arange(n) % 3,
-        "mixtures": weights,
-        "attributes": numbers,
-        "classes and attributes": torch.cat([weights, numbers], 1),
-        "image": torch.randn(n, 2, 3, 4, generator=generator),
-        "completion": visible_part(random_images(model, n), random_masks(n), model.levels),
-    }[kind]
 
 
 def all_results(model, x, y):
@@ -113,7 +69,7 @@ def gaussian_by_hand(net, features):
     return mu, 10 * torch.tanh(raw / 10)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CONDITIONAL)
 @pytest.mark.parametrize("condition_encoder", [True, False])
 def test_each_network_receives_its_input_then_the_condition(kind, condition_encoder):
     options = {"levels": 5, "likelihood": "categorical", "prior": "learned"}
@@ -138,7 +94,7 @@ def test_each_network_receives_its_input_then_the_condition(kind, condition_enco
         assert torch.equal(model.encode(x, y)[0], model.encode(x, flipped)[0]) != condition_encoder
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CONDITIONAL)
 @pytest.mark.parametrize("prior", ["fixed", "learned"])
 def test_a_single_condition_serves_the_whole_batch(kind, prior):
     model = build(kind, prior=prior)
@@ -151,7 +107,7 @@ def test_a_single_condition_serves_the_whole_batch(kind, prior):
 
 
 def test_labels_are_one_hot_weights():
-    model = build(prior="learned")
+    model = build("labels", prior="learned")
     x, y = random_images(model), torch.tensor([0, 1, 2, 2, 1, 0, 0, 0, 1, 2])
     expected = all_results(model, x, torch.eye(3)[y])
     for dtype in (torch.uint8, torch.int32, torch.int64):
@@ -159,7 +115,7 @@ def test_labels_are_one_hot_weights():
         same(all_results(model, x, torch.eye(3)[y].to(dtype)), expected)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "labels"])
+@pytest.mark.parametrize("kind", [kind for kind in CONDITIONAL if kind != "labels"])
 def test_double_precision_or_integers_change_nothing(kind):
     model = build(kind, prior="learned")
     x, y = random_images(model), conditions(kind, model)
@@ -172,7 +128,7 @@ def test_double_precision_or_integers_change_nothing(kind):
 def test_pixels_are_drawn_given_z_and_the_condition(likelihood, levels):
     """On average they are what `decode` expects of the same z and the same condition."""
     options = {"scale": 0.01} if likelihood in ("gaussian", "laplace") else {}
-    model = new(likelihood=likelihood, levels=levels, **options)
+    model = new("labels", likelihood=likelihood, levels=levels, **options)
     z, y = torch.randn(3, 3, generator=seeded()), torch.arange(3)
     x = model.sample_pixels(z.repeat(2000, 1), y.repeat(2000), generator=seeded())
     mean = x.view(2000, 3, *model.shape).float().mean(0) / (levels - 1)
@@ -213,7 +169,7 @@ def test_the_weights_of_the_classes_and_of_z_beside_many_numbers_start_larger(
         torch.testing.assert_close(weights, plain.state_dict()[name])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CONDITIONAL)
 def test_a_learned_prior_starts_where_the_fixed_one_stays(kind):
     fixed, learned = new(kind, prior="fixed"), new(kind, prior="learned")
     x, y = random_images(fixed), conditions(kind, fixed)
@@ -378,6 +334,7 @@ COUNT = "{} conditions for 10 images: expected 10, or a single one"
 @pytest.mark.parametrize(
     ("kind", "y", "error", "message"),
     [
+        ("nothing", torch.zeros(10), ValueError, "no condition: leave y out, or use CVAE"),
         ("labels", None, ValueError, "this model needs a condition y: " + LABELS),
         ("labels", [1] * 10, TypeError, f"expected a tensor of {LABELS}, got list"),
         ("labels", torch.arange(10) % 4, ValueError, r"\{0, …, 2\}, got \[0, 3\]"),
@@ -405,23 +362,18 @@ COUNT = "{} conditions for 10 images: expected 10, or a single one"
 )
 def test_conditions_are_checked_by_every_method(kind, y, error, message):
     """With the variant that uses y least: an encoder and a prior that could do without."""
-    for options in ({"prior": "fixed", "condition_encoder": False}, {"prior": "learned"}):
+    least = {"prior": "fixed", "condition_encoder": False}
+    for options in [{}] if kind == "nothing" else [least, {"prior": "learned"}]:
         for call in every_call(new(kind, **options), y).values():
             with pytest.raises(error, match=message):
                 call()
-
-
-def test_a_vae_refuses_a_condition_in_every_method():
-    for call in every_call(VAE((1, 2, 2), **SMALL), torch.zeros(10).long()).values():
-        with pytest.raises(ValueError, match="this VAE has no condition: leave y out, or use CVAE"):
-            call()
 
 
 def test_weights_may_miss_one_by_a_rounding_error():
     assert new("mixtures").condition(torch.tensor([[0.5, 0.3, 0.20005]]), 4).shape == (4, 3)
 
 
-@pytest.mark.parametrize("method", list(every_call(VAE((1, 1, 1), **SMALL), None))[:6])
+@pytest.mark.parametrize("method", list(every_call(new("nothing"), None))[:6])
 def test_the_condition_of_a_completion_must_come_from_the_image(method):
     model = new("completion")
     other = torch.zeros(10, 2, 3, 4, dtype=torch.uint8)
