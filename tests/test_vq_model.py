@@ -32,7 +32,11 @@ def randn(*shape, seed=0):
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (4, 5, 3, 6), (2, 1, 7, 2)])
 @pytest.mark.parametrize("num_codes", [2, 17, 300])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_lookup_is_brute_force_in_double_precision(shape, num_codes, layout):
+@pytest.mark.parametrize("scores_at_once", [2**19, 60])
+def test_the_lookup_is_brute_force_in_double_precision(
+    monkeypatch, shape, num_codes, layout, scores_at_once
+):
+    monkeypatch.setattr("course_utils.vq.quantizer.SCORES_AT_ONCE", scores_at_once)
     z = randn(*shape).to(memory_format=layout)
     codebook = randn(num_codes, shape[1], seed=1)
     vectors = z.movedim(1, -1)[..., None, :].double()
@@ -45,13 +49,6 @@ def test_a_tie_goes_to_the_smallest_number():
     codebook = torch.tensor([[3.0, 3.0], [1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
     z = torch.tensor([[1.0, 0.1], [0.0, 0.0]]).T[None, :, None]
     assert nearest_atoms(z, codebook).flatten().tolist() == [1, 1]
-
-
-def test_some_positions_at_a_time_give_the_same_codes(monkeypatch):
-    z, codebook = randn(3, 4, 5, 7), randn(20, 4, seed=1)
-    expected = nearest_atoms(z, codebook)
-    monkeypatch.setattr("course_utils.vq.quantizer.SCORES_AT_ONCE", 60)
-    assert torch.equal(nearest_atoms(z, codebook), expected)
 
 
 # ---- the copied gradient ----------------------------------------------------------------------
@@ -108,39 +105,36 @@ def test_moving_averages_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize("ema", [True, False])
-def test_nothing_changes_in_eval_mode(ema):
+def test_a_codebook_is_a_buffer_or_a_parameter_and_rests_in_eval_mode(ema):
     quantizer = VectorQuantizer(4, 3, ema=ema, restart_every=1).eval()
-    before = copy.deepcopy(quantizer.state_dict())
+    codebook, before = quantizer.codebook, copy.deepcopy(quantizer.state_dict())
     quantizer(randn(2, 3, 3, 3))
-    assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
-
-
-def test_an_ema_codebook_is_a_buffer_and_a_gradient_one_keeps_its_parameter():
-    assert list(VectorQuantizer(4, 3).parameters()) == []
-    quantizer = VectorQuantizer(4, 3, ema=False, restart_every=1)
-    parameter = quantizer.codebook
+    after = quantizer.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    quantizer.train()
     for step in range(3):
         quantizer(randn(2, 3, 4, 4, seed=step))
-    assert quantizer.codebook is parameter and list(quantizer.parameters()) == [parameter]
+    assert not torch.equal(codebook, before["codebook"]) and quantizer.codebook is codebook
+    assert list(quantizer.parameters()) == ([] if ema else [codebook])
 
 
+@pytest.mark.parametrize("from_data", [True, False])
 @pytest.mark.parametrize("side", [5, 1])
-def test_the_first_atoms_are_vectors_of_the_first_batch(side):
+def test_the_first_atoms_are_vectors_of_the_first_batch_or_stay_where_they_were_drawn(
+    side, from_data
+):
     """And of no other: the second batch finds them there."""
-    quantizer = VectorQuantizer(6, 3, ema=False, restart_every=0)
-    quantizer(randn(4, 3, side, side))
+    quantizer = VectorQuantizer(6, 3, ema=False, restart_every=0, from_data=from_data)
+    drawn, z = quantizer.codebook.detach().clone(), randn(4, 3, side, side)
+    quantizer(z)
     start = quantizer.codebook.detach().clone()
-    vectors = {tuple(v) for v in randn(4, 3, side, side).movedim(1, -1).flatten(0, 2).tolist()}
-    atoms = {tuple(atom) for atom in start.tolist()}
-    assert atoms <= vectors and len(atoms) == min(6, len(vectors))
+    if from_data:
+        vectors = {tuple(vector) for vector in z.movedim(1, -1).flatten(0, 2).tolist()}
+        atoms = {tuple(atom) for atom in start.tolist()}
+        assert atoms <= vectors and len(atoms) == min(6, len(vectors))
+    else:
+        assert torch.equal(start, drawn)
     quantizer(randn(4, 3, side, side, seed=1))
-    assert torch.equal(quantizer.codebook, start)
-
-
-def test_the_first_atoms_can_stay_where_they_were_drawn():
-    quantizer = VectorQuantizer(6, 3, ema=False, restart_every=0, from_data=False)
-    start = quantizer.codebook.detach().clone()
-    quantizer(randn(4, 3, 2, 2))
     assert torch.equal(quantizer.codebook, start)
 
 
@@ -189,18 +183,6 @@ def test_restarts_make_a_collapsed_codebook_recover(restart_every):
     assert reached > 16 if restart_every else reached == pytest.approx(1)
 
 
-@pytest.mark.parametrize(
-    ("options", "name"),
-    [({"num_codes": 1}, "num_codes"), ({"code_dim": 0}, "code_dim"), ({"decay": 1.0}, "decay"),
-     ({"restart_every": -1}, "restart_every"), ({"dead_below": 1.0}, "dead_below")],
-)  # fmt: skip
-def test_arguments_out_of_range_are_named(options, name):
-    with pytest.raises(ValueError, match=name):
-        VectorQuantizer(**{"num_codes": 4, "code_dim": 3} | options)
-    with pytest.raises(ValueError, match="expected vectors"):
-        VectorQuantizer(4, 3)(randn(1, 2, 3, 3))
-
-
 # ---- the auto-encoder -------------------------------------------------------------------------
 
 
@@ -218,33 +200,25 @@ def images_of(model, n=6):
 
 
 @pytest.mark.parametrize("ema", [True, False])
-def test_the_loss_is_that_of_the_paper(ema):
-    model = tiny(ema=ema, beta=0.7)
+@pytest.mark.parametrize(
+    ("likelihood", "levels"),
+    [("bernoulli", 2), ("categorical", 5), ("gaussian", 256), ("laplace", 256)],
+)
+def test_the_loss_is_that_of_the_paper(likelihood, levels, ema):
+    model = tiny((3, 8, 12), likelihood=likelihood, levels=levels, ema=ema, beta=0.7)
     x = images_of(model)
-    z_e = model.embed_images(x)
-    z_q = model.embed(model.encode(x))
+    z_e, codes = model.embed_images(x), model.encode(x)
+    assert codes.shape == (6, *model.code_shape) == (6, 1, 2, 3) and codes.dtype == torch.uint8
+    z_q = model.embed(codes)
+    assert torch.equal(model.decode_codes(codes), model.decode(z_q))
     distance = (z_e - z_q).square().flatten(1).sum(1)
     expected = -model.log_likelihood(x, z_q) + (0.7 if ema else 1.7) * distance
     torch.testing.assert_close(model.loss(x), expected.mean())
 
 
-@pytest.mark.parametrize(
-    ("likelihood", "levels"),
-    [("bernoulli", 2), ("categorical", 5), ("gaussian", 256), ("laplace", 256)],
-)
-def test_shapes_for_each_likelihood(likelihood, levels):
-    model = tiny((3, 8, 12), likelihood=likelihood, levels=levels)
-    x = images_of(model)
-    codes = model.encode(x)
-    assert codes.shape == (6, *model.code_shape) == (6, 1, 2, 3) and codes.dtype == torch.uint8
-    assert model.decode_codes(codes).shape == x.shape and model.log_prob(x).shape == (6,)
-    assert model.sample(4).shape == (4, 3, 8, 12)
-    assert torch.equal(model.decode_codes(codes), model.decode(model.embed(codes)))
-
-
 @pytest.mark.parametrize("with_prior", [False, True])
 def test_the_bound_is_under_the_enumerated_truth(with_prior):
-    """p(x) = Σ P(codes) p(x | codes) over the nine maps of two codes; its sum over x is one."""
+    """p(x) = Σ P(codes) p(x | codes) over the nine maps of two codes."""
     model = tiny((1, 4, 8))
     prior = None
     if with_prior:
@@ -253,11 +227,8 @@ def test_the_bound_is_under_the_enumerated_truth(with_prior):
     x, maps = images_of(model, 20), enumerate_images(model.code_shape, 3)
     with torch.no_grad():
         log_prior = torch.full((9,), -2 * math.log(3)) if prior is None else prior.log_prob(maps)
-        joint = torch.stack(
-            [
-                log_prior[k] + model.log_likelihood(x, model.embed(maps[k].expand(20, -1, -1, -1)))
-                for k in range(9)
-            ]
+        joint = log_prior[:, None] + torch.stack(
+            [model.log_likelihood(x, model.embed(code.expand(20, -1, -1, -1))) for code in maps]
         )
         truth, bound = torch.logsumexp(joint, 0), model.elbo(x, prior=prior)
     assert (bound < truth).all()
@@ -291,55 +262,46 @@ def test_samples_follow_their_generator_and_their_prior():
     state = torch.get_rng_state()
     assert torch.equal(*(model.sample(5, generator=seeded()) for _ in range(2)))
     assert torch.equal(torch.get_rng_state(), state)
-    with pytest.raises(ValueError, match="no condition"):
-        model.sample(5, 1)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [({"shape": (1, 14, 14)}, "multiple of 4"), ({"num_codes": 257}, "num_codes=257"),
-     ({"beta": -1}, "beta=-1")],
-)  # fmt: skip
-def test_a_model_out_of_range_is_refused(options, message):
+    ("call", "message"),
+    [
+        (lambda: VectorQuantizer(1, 3), "num_codes=1: expected at least two"),
+        (lambda: VectorQuantizer(4, 0), "code_dim=0: expected at least one"),
+        (lambda: VectorQuantizer(4, 3, decay=1.0), "decay=1.0: expected"),
+        (lambda: VectorQuantizer(4, 3, restart_every=-1), "restart_every=-1: expected a number"),
+        (lambda: VectorQuantizer(4, 3, dead_below=1.0), "dead_below=1.0: expected"),
+        (lambda: VectorQuantizer(4, 3)(randn(1, 2, 3, 3)), r"expected vectors \(B, 3, h, w\)"),
+        (lambda: VQVAE((1, 14, 14)), "multiple of 4"),
+        (lambda: VQVAE((1, 8, 8), num_codes=257), "num_codes=257: expected at most 256"),
+        (lambda: VQVAE((1, 8, 8), beta=-1), "beta=-1: the weight of the commitment"),
+        (lambda: tiny().decode_codes(torch.full((1, 1, 1, 2), 3)), "expected pixels in"),
+        (lambda: tiny().decode_codes(torch.zeros(1, 1, 5, 5).byte()), "expected images"),
+        (lambda: tiny().sample(5, 1), "no condition"),
+    ],
+)
+def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
-        VQVAE(**{"shape": (1, 8, 8)} | options)
-
-
-def test_codes_out_of_range_are_refused():
-    model = tiny()
-    with pytest.raises(ValueError, match="expected pixels in"):
-        model.decode_codes(torch.full((1, *model.code_shape), 3))
-    with pytest.raises(ValueError, match="expected images"):
-        model.decode_codes(torch.zeros(1, 1, 5, 5, dtype=torch.uint8))
+        call()
 
 
 # ---- with data --------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def trained():
+def test_a_short_training_rebuilds_the_digits_and_its_codes_are_data_for_a_prior():
     data = load("digits", size=28, levels=2, copies=1)
     torch.manual_seed(0)
     model = VQVAE(data.shape)
     fit(model, data, steps=120, lr=4e-3, batch_size=64, progress=False)
-    return model.eval(), data
-
-
-def test_a_short_training_rebuilds_the_digits_with_most_atoms(trained):
-    model, data = trained
-    x = data.test.images
-    with torch.no_grad():
-        error = (model.decode_codes(model.encode(x)) - x.float()).square().mean()
-    assert error < 0.3 * x.float().var(0).mean()
-    assert perplexity(model.encode(x), 64) > 25
-
-
-def test_codes_are_a_data_set_that_a_prior_learns(trained):
-    model, data = trained
-    codes = code_dataset(model, data)
+    x, y, codes = data.test.images, data.test.labels, code_dataset(model, data)
     assert codes.shape == model.code_shape == (1, 7, 7) and codes.levels == 64
-    assert torch.equal(codes.test.images, model.encode(data.test.images))
+    assert torch.equal(codes.test.images, model.encode(x))
     assert torch.equal(codes.val.labels, data.val.labels)
+    assert perplexity(codes.test.images, 64) > 25
+    with torch.no_grad():
+        error = (model.decode_codes(codes.test.images) - x.float()).square().mean()
+    assert error < 0.3 * x.float().var(0).mean()
     torch.manual_seed(0)
     prior = code_prior(model, num_classes=10, features=12, layers=2)
     atoms = prior.embedding
@@ -347,9 +309,8 @@ def test_codes_are_a_data_set_that_a_prior_learns(trained):
     assert atoms.std().item() == pytest.approx(1, abs=1e-4)
     fit(prior, codes, conditional=True, steps=60, lr=1e-2, batch_size=64, progress=False)
     with torch.no_grad():
-        nats = -prior.log_prob(codes.test.images, codes.test.labels).mean()
-        bound = model.elbo(data.test.images, data.test.labels, prior=prior).mean()
-        uniform = model.elbo(data.test.images).mean()
+        nats = -prior.log_prob(codes.test.images, y).mean()
+        bound, uniform = model.elbo(x, y, prior=prior).mean(), model.elbo(x).mean()
     assert nats < 0.8 * 49 * math.log(64)
     assert (bound - uniform).item() == pytest.approx(49 * math.log(64) - nats.item(), abs=1e-2)
 
@@ -368,11 +329,8 @@ def test_a_cut_training_resumes_bit_for_bit(tmp_path):
     class Stop(Exception):
         pass
 
-    calls, loss = [], part.loss
-
-    def stopping(x, y=None):
-        calls.append(part.training)
-        if sum(calls) == 15:
+    def stopping(x, y=None, loss=part.loss):
+        if part.quantizer.steps == 15:
             raise Stop
         return loss(x, y)
 
