@@ -1,5 +1,6 @@
 """The diagrams: what they say, in the right colours, and every word of it legible."""
 
+import functools
 import itertools
 import math
 import re
@@ -139,9 +140,12 @@ SIGNS = {
 }  # fmt: skip
 
 
-def draw(diagram, *args):
-    """The figure of the diagram, drawn for good."""
-    diagram(*args)
+@functools.cache
+def draw(diagram, *shapes):
+    """The one figure of the diagram, drawn for good."""
+    plt.close("all")
+    diagram(*shapes)
+    assert len(plt.get_fignums()) == 1
     plt.gcf().canvas.draw()
     return plt.gcf()
 
@@ -278,11 +282,11 @@ def test_shapes_are_written_and_the_last_one_is_under_the_output(diagram):
 
 @pytest.mark.parametrize(
     "diagram, shapes",
-    [*itertools.product(ARROWS, [()]), *SHAPES.items(), (diagrams.pixel_networks, ())],
+    [(diagram, ()) for diagram in (*ARROWS, diagrams.pixel_networks)]
+    + [(diagram, (shapes,)) for diagram, shapes in SHAPES.items()],
 )
 def test_nothing_is_written_over_another_thing_or_outside(diagram, shapes):
-    figure = draw(diagram, *[shapes] * bool(shapes))
-    assert len(plt.get_fignums()) == 1
+    figure = draw(diagram, *shapes)
     assert 7 <= figure.get_size_inches()[0] <= 11, "fits the page of a notebook"
     words = [text for ax in figure.axes for text in (*ax.texts, ax.title) if text.get_text()]
     assert all(inside(text.get_window_extent(), figure.bbox) for text in words)

@@ -252,28 +252,26 @@ def left_neighbour(x):
     return torch.nn.functional.pad(x.float(), (1, 0))[..., :-1]
 
 
+def three_parameters(x):
+    """One parameter reads on the left, another above, the last nothing."""
+    above = torch.nn.functional.pad(x.float(), (0, 0, 1, 0))[..., :-1, :]
+    return torch.stack([left_neighbour(x), above, torch.ones_like(above)], 1)
+
+
+LEFT, ABOVE = [(1, 0), (2, 1), (4, 3), (5, 4)], [(3, 0), (4, 1), (5, 2)]
+
+
 @pytest.mark.parametrize("levels", [2, 3, 256])
-def test_measured_dependencies_of_a_known_function(levels):
+@pytest.mark.parametrize("function, shape, expected", [
+    (left_neighbour, (1, 2, 3), LEFT),
+    (three_parameters, (1, 2, 3), LEFT + ABOVE),
+    (lambda x: x, (2, 1, 3), [(k, k) for k in range(6)]),
+    (torch.zeros_like, (1, 2, 3), []),
+])  # fmt: skip
+def test_measured_dependencies_of_a_known_function(function, shape, expected, levels):
     """Rows are outputs, columns are the pixels read; one image is enough."""
-    found = measured_dependencies(left_neighbour, (1, 2, 3), levels, num_images=1)
-    assert found.dtype == torch.bool
-    assert torch.equal(found, reads((1, 0), (2, 1), (4, 3), (5, 4)))
-    itself = measured_dependencies(lambda x: x, (2, 1, 3), levels, num_images=1)
-    assert torch.equal(itself, torch.eye(6, dtype=torch.bool))
-    nothing = measured_dependencies(torch.zeros_like, (1, 2, 3), levels)
-    assert not nothing.any()
-
-
-def test_measured_dependencies_join_the_parameters_of_a_pixel():
-    """An axis more: one parameter reads on the left, another above, the last nothing."""
-
-    def parameters(x):
-        above = torch.nn.functional.pad(x.float(), (0, 0, 1, 0))[..., :-1, :]
-        return torch.stack([left_neighbour(x), above, torch.ones_like(above)], 1)
-
-    found = measured_dependencies(parameters, (1, 2, 3), levels=5)
-    left, above = [(1, 0), (2, 1), (4, 3), (5, 4)], [(3, 0), (4, 1), (5, 2)]
-    assert torch.equal(found, reads(*left, *above))
+    found = measured_dependencies(function, shape, levels, num_images=1)
+    assert found.dtype == torch.bool and torch.equal(found, reads(*expected))
 
 
 def test_measured_dependencies_see_the_last_digit():
