@@ -174,13 +174,11 @@ def things(ax):
     found = {}
     boxes = [patch for patch in ax.patches if isinstance(patch, FancyBboxPatch)]
     for text in sorted(ax.texts, key=lambda text: text.get_position()):
-        if name := text.get_text().replace("\n", " "):
-            number = 1 + sum(
-                name == other.get_text().replace("\n", " ") for other, _ in found.values()
-            )
+        if words := text.get_text().replace("\n", " "):
             extent = text.get_window_extent()
-            holds = [box for box in boxes if inside(extent, box.get_window_extent())]
-            found[name if number == 1 else f"{name} {number}"] = text, *(holds or [None])
+            around = [box for box in boxes if inside(extent, box.get_window_extent())]
+            names = (words, f"{words} 2", f"{words} 3")
+            found[next(name for name in names if name not in found)] = text, *(around or [None])
     return found
 
 
