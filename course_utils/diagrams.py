@@ -1,49 +1,59 @@
 """The diagrams of the lecture, redrawn by code, in the colours of their concepts."""
 
 import matplotlib.pyplot as plt
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
 from .figures import CODE_TEXT, COLORS
 
 DARK = "#444444"  # networks and deterministic steps
+NOISE = "$\\varepsilon\\sim\\mathcal{N}(0,I)$"
 
 
 def box(ax, centre, text, color, *, width=1.5, height=0.9, filled=True):
     """A rounded box of a diagram, in the colour of its concept."""
     x, y = centre
-    ax.add_patch(
-        FancyBboxPatch(
-            (x - width / 2, y - height / 2),
-            width,
-            height,
-            boxstyle="round,pad=0.02,rounding_size=0.15",
-            fc=color if filled else "white",
-            ec=color,
-            lw=2,
-        )
+    corner = x - width / 2, y - height / 2
+    fill, ink = (color, "white") if filled else ("white", color)
+    style = "round,pad=0.02,rounding_size=0.15"
+    ax.text(x, y, text, ha="center", va="center", color=ink, fontsize=13)
+    return ax.add_patch(
+        FancyBboxPatch(corner, width, height, boxstyle=style, fc=fill, ec=color, lw=2)
     )
-    ax.text(x, y, text, ha="center", va="center", color="white" if filled else color, fontsize=13)
 
 
-def arrow(ax, start, end, text="", *, color=DARK, dashed=False, curve=0.0):
-    """An arrow between two points of a diagram, its label above the middle."""
-    ax.add_patch(
-        FancyArrowPatch(
-            start,
-            end,
-            arrowstyle="-|>",
-            mutation_scale=16,
-            color=color,
-            lw=1.8,
-            ls="--" if dashed else "-",
-            connectionstyle=f"arc3,rad={curve}",
-            shrinkA=0,
-            shrinkB=0,
+def word(ax, centre, text, *, size=17):
+    """A word without a box, such as « + »; arrows stop around it."""
+    ax.text(*centre, text, ha="center", va="center", fontsize=size, color=DARK)
+    return ax.add_patch(Circle(centre, 0.22, fc="none", ec="none"))
+
+
+def arrows(ax, *ends, color=DARK, dashed=False, curve=0.0):
+    """An arrow from each end to the next: a box, a word or a point, `(x, y)`."""
+    for start, end in zip(ends, ends[1:]):
+        ax.add_patch(
+            FancyArrowPatch(
+                _middle(start),
+                _middle(end),
+                patchA=None if isinstance(start, tuple) else start,
+                patchB=None if isinstance(end, tuple) else end,
+                arrowstyle="-|>",
+                mutation_scale=16,
+                color=color,
+                lw=1.8,
+                ls="--" if dashed else "-",
+                connectionstyle=f"arc3,rad={curve}",
+                shrinkA=0,
+                shrinkB=0,
+            )
         )
-    )
-    if text:
-        x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-        ax.text(x, y + 0.14, text, ha="center", va="bottom", color=color, fontsize=11)
+
+
+def _middle(end):
+    """The middle of a box or of a word, at whose edge matplotlib cuts the arrow; or the point."""
+    if isinstance(end, tuple):
+        return end
+    extent = end.get_path().get_extents(end.get_patch_transform())
+    return (extent.x0 + extent.x1) / 2, (extent.y0 + extent.y1) / 2
 
 
 def vae(shapes=("", "", "", "")):
@@ -54,25 +64,18 @@ def vae(shapes=("", "", "", "")):
     """
     _, ax = plt.subplots(figsize=(10.5, 3.6))
     x, z = COLORS["x"], COLORS["z"]
-    box(ax, (0.8, 1.6), "$x$", x, width=1.0)
-    box(ax, (3.0, 1.6), "encodeur\n$q_\\phi(z|x)$", DARK, width=1.7, height=1.1, filled=False)
-    box(ax, (5.2, 2.2), "$\\mu$", z, width=0.9, height=0.7)
-    box(ax, (5.2, 1.0), "$\\log\\sigma^2$", z, width=1.1, height=0.7)
-    box(ax, (7.4, 1.6), "$z=\\mu+\\sigma\\varepsilon$", z, width=1.7)
-    box(ax, (9.9, 1.6), "décodeur\n$p_\\theta(x|z)$", DARK, width=1.7, height=1.1, filled=False)
-    box(ax, (12.1, 1.6), "$\\hat{x}$", x, width=1.0)
-    ax.text(7.4, 3.05, "$\\varepsilon\\sim\\mathcal{N}(0,I)$", ha="center", color=COLORS["prior"])
-    arrow(ax, (7.4, 2.95), (7.4, 2.1), color=COLORS["prior"], dashed=True)
-    for start, end in (
-        ((1.32, 1.6), (2.12, 1.6)),
-        ((3.88, 1.75), (4.72, 2.2)),
-        ((3.88, 1.45), (4.62, 1.0)),
-        ((5.68, 2.2), (6.52, 1.75)),
-        ((5.78, 1.0), (6.52, 1.45)),
-        ((8.28, 1.6), (9.02, 1.6)),
-        ((10.78, 1.6), (11.58, 1.6)),
-    ):
-        arrow(ax, start, end)
+    image = box(ax, (0.8, 1.6), "$x$", x, width=1.0)
+    network = {"width": 1.7, "height": 1.1, "filled": False}
+    encoder = box(ax, (3.0, 1.6), "encodeur\n$q_\\phi(z|x)$", DARK, **network)
+    mu = box(ax, (5.2, 2.2), "$\\mu$", z, width=0.9, height=0.7)
+    logvar = box(ax, (5.2, 1.0), "$\\log\\sigma^2$", z, width=1.1, height=0.7)
+    code = box(ax, (7.4, 1.6), "$z=\\mu+\\sigma\\varepsilon$", z, width=1.7)
+    decoder = box(ax, (9.9, 1.6), "décodeur\n$p_\\theta(x|z)$", DARK, **network)
+    output = box(ax, (12.1, 1.6), "$\\hat{x}$", x, width=1.0)
+    arrows(ax, image, encoder, mu, code, decoder, output)
+    arrows(ax, encoder, logvar, code)
+    ax.text(7.4, 3.05, NOISE, ha="center", color=COLORS["prior"])
+    arrows(ax, (7.4, 2.95), code, color=COLORS["prior"], dashed=True)
     for centre, text in zip((0.8, 5.2, 7.4, 12.1), shapes):
         ax.text(centre, 0.42, text, ha="center", va="top", color=DARK, fontsize=11)
     ax.text(5.2, -0.25, "KL$(q\\,\\|\\,p(z))$", ha="center", color=z, fontsize=13)
@@ -90,7 +93,7 @@ def _canvas(width, height, *, bottom=0.0):
 
 
 def _network(ax, centre, text):
-    box(ax, centre, text, DARK, width=2.0, height=1.2, filled=False)
+    return box(ax, centre, text, DARK, width=2.0, height=1.2, filled=False)
 
 
 def _shape(ax, centre, text):
@@ -107,32 +110,24 @@ def cvae_training(shapes=("", "", "", "", "")):
     """
     ax = _canvas(16.0, 4.1, bottom=-0.9)
     x, z, y = COLORS["x"], COLORS["z"], COLORS["y"]
-    box(ax, (0.8, 2.9), "$x$", x, width=1.1)
-    box(ax, (0.8, 0.9), "$c$", y, width=1.1)
-    _network(ax, (3.1, 1.9), "encodeur\n$q_\\phi(z|x,c)$")
-    box(ax, (5.7, 2.5), "$\\mu$", z, width=1.0, height=0.7)
-    box(ax, (5.7, 1.5), "$\\log\\sigma^2$", z, width=1.2, height=0.7)
-    box(ax, (8.1, 1.9), "$z=\\mu+\\sigma\\varepsilon$", z, width=1.9)
-    ax.text(8.1, 3.6, "$\\varepsilon\\sim\\mathcal{N}(0,I)$", ha="center", color=COLORS["prior"])
-    arrow(ax, (8.1, 3.5), (8.1, 2.4), color=COLORS["prior"], dashed=True)
-    box(ax, (10.2, 1.9), "$z$", z, width=0.6)  # the concatenation: two boxes that touch
-    box(ax, (10.84, 1.9), "$c$", y, width=0.6)
-    _network(ax, (12.85, 1.9), "décodeur\n$p_\\theta(x|z,c)$")
-    box(ax, (15.15, 1.9), "$\\hat{x}$", x, width=0.9)
-    for start, end, color in (
-        ((1.38, 2.8), (2.06, 2.2), DARK),
-        ((1.38, 1.0), (2.06, 1.6), y),
-        ((4.13, 2.05), (5.16, 2.5), DARK),
-        ((4.13, 1.75), (5.06, 1.5), DARK),
-        ((6.23, 2.5), (7.11, 2.05), DARK),
-        ((6.33, 1.5), (7.11, 1.75), DARK),
-        ((9.08, 1.9), (9.86, 1.9), DARK),
-        ((11.18, 1.9), (11.81, 1.9), DARK),
-        ((13.88, 1.9), (14.66, 1.9), DARK),
-    ):
-        arrow(ax, start, end, color=color)
+    image = box(ax, (0.8, 2.9), "$x$", x, width=1.1)
+    condition = box(ax, (0.8, 0.9), "$c$", y, width=1.1)
+    encoder = _network(ax, (3.1, 1.9), "encodeur\n$q_\\phi(z|x,c)$")
+    mu = box(ax, (5.7, 2.5), "$\\mu$", z, width=1.0, height=0.7)
+    logvar = box(ax, (5.7, 1.5), "$\\log\\sigma^2$", z, width=1.2, height=0.7)
+    drawn = box(ax, (8.1, 1.9), "$z=\\mu+\\sigma\\varepsilon$", z, width=1.9)
+    code = box(ax, (10.2, 1.9), "$z$", z, width=0.6)  # the concatenation: two boxes that touch
+    beside = box(ax, (10.84, 1.9), "$c$", y, width=0.6)
+    decoder = _network(ax, (12.85, 1.9), "décodeur\n$p_\\theta(x|z,c)$")
+    output = box(ax, (15.15, 1.9), "$\\hat{x}$", x, width=0.9)
+    arrows(ax, image, encoder, mu, drawn, code)
+    arrows(ax, encoder, logvar, drawn)
+    arrows(ax, beside, decoder, output)
+    arrows(ax, condition, encoder, color=y)
+    ax.text(8.1, 3.6, NOISE, ha="center", color=COLORS["prior"])
+    arrows(ax, (8.1, 3.5), drawn, color=COLORS["prior"], dashed=True)
     ax.plot([1.38, 10.84], [0.7, 0.7], color=y, lw=1.8)
-    arrow(ax, (10.84, 0.68), (10.84, 1.4), color=y)
+    arrows(ax, (10.84, 0.68), beside, color=y)
     ax.text(6.1, 0.58, "concaténation", ha="center", va="top", color=y, fontsize=12)
     _shape(ax, (0.8, 2.9), shapes[0])
     _shape(ax, (0.8, 0.9), shapes[1])
@@ -151,21 +146,17 @@ def cvae_sampling(shapes=("", "", "")):
     """
     ax = _canvas(11.6, 3.6, bottom=-0.3)
     x, z, y = COLORS["x"], COLORS["z"], COLORS["y"]
-    box(ax, (1.9, 2.4), "1. choisir $c$", y, width=2.7, height=0.8)
-    box(ax, (1.9, 0.9), "2. $z\\sim p(z|c)$", z, width=2.7, height=0.8)
-    box(ax, (5.0, 1.65), "$z$", z, width=0.6)
-    box(ax, (5.64, 1.65), "$c$", y, width=0.6)
+    condition = box(ax, (1.9, 2.4), "1. choisir $c$", y, width=2.7, height=0.8)
+    drawn = box(ax, (1.9, 0.9), "2. $z\\sim p(z|c)$", z, width=2.7, height=0.8)
+    code = box(ax, (5.0, 1.65), "$z$", z, width=0.6)
+    beside = box(ax, (5.64, 1.65), "$c$", y, width=0.6)
     ax.text(5.32, 2.3, "3. concaténer", ha="center", color=DARK, fontsize=12)
-    _network(ax, (7.9, 1.65), "décodeur\n$p_\\theta(x|z,c)$")
+    decoder = _network(ax, (7.9, 1.65), "décodeur\n$p_\\theta(x|z,c)$")
     ax.text(7.9, 2.45, "4. décoder", ha="center", color=DARK, fontsize=12)
-    box(ax, (10.5, 1.65), "$\\hat{x}$", x, width=1.0)
-    for start, end, color in (
-        ((3.28, 2.3), (4.66, 1.8), y),
-        ((3.28, 1.0), (4.66, 1.5), z),
-        ((5.98, 1.65), (6.86, 1.65), DARK),
-        ((8.93, 1.65), (9.96, 1.65), DARK),
-    ):
-        arrow(ax, start, end, color=color)
+    output = box(ax, (10.5, 1.65), "$\\hat{x}$", x, width=1.0)
+    arrows(ax, condition, code, color=y)
+    arrows(ax, drawn, code, color=z)
+    arrows(ax, beside, decoder, output)
     for centre, text in zip(((1.9, 0.94), (1.9, 2.44), (10.5, 1.65)), shapes):
         _shape(ax, centre, text)
 
@@ -173,60 +164,47 @@ def cvae_sampling(shapes=("", "", "")):
 def nade():
     """NADE (slide 12): one running sum a, to which each pixel adds its column of W once."""
     ax = _canvas(15.4, 5.4, bottom=-0.5)
-    x, dots = COLORS["x"], "$\\cdots$"
-    for i, centre in enumerate((1.6, 5.6, 9.6)):
-        box(ax, (centre, 2.0), f"$a_{i + 1}$", DARK, width=1.2, height=0.8, filled=False)
-        box(
-            ax,
-            (centre, 3.4),
-            f"$h_{i + 1}=\\sigma(a_{i + 1})$",
-            DARK,
-            width=2.3,
-            height=0.8,
-            filled=False,
-        )
-        past = "" if i == 0 else "|x_1" if i == 1 else "|x_1,x_2"
-        box(ax, (centre, 4.8), f"$p(x_{i + 1}{past})$", x, width=2.4, height=0.8)
-        arrow(ax, (centre, 2.42), (centre, 2.98))
-        arrow(ax, (centre, 3.82), (centre, 4.38), color=x)
-        ax.text(
-            centre + 0.15, 4.08, f"$V_{i + 1},\\ b_{i + 1}$", ha="left", va="center", fontsize=11
-        )
-        box(ax, (centre + 2.0, 0.4), f"$x_{i + 1}$", x, width=0.9, height=0.8)
-        ax.text(centre + 2.0, 2.0, "+", ha="center", va="center", fontsize=17, color=DARK)
-        arrow(ax, (centre + 2.0, 0.82), (centre + 2.0, 1.75), color=x)
-        ax.text(centre + 2.15, 1.3, f"$W_{i + 1}$", ha="left", va="center", color=x, fontsize=12)
-        arrow(ax, (centre + 0.62, 2.0), (centre + 1.8, 2.0))
-        arrow(ax, (centre + 2.2, 2.0), (centre + 3.38, 2.0))
-    ax.text(-0.3, 2.0, "$c$", ha="center", va="center", fontsize=14, color=DARK)
-    arrow(ax, (-0.1, 2.0), (0.98, 2.0))
-    ax.text(13.4, 2.0, dots, ha="center", va="center", fontsize=17, color=DARK)
+    x = COLORS["x"]
+    before = word(ax, (-0.15, 2.0), "$c$", size=14)
+    for i, (centre, past) in enumerate(((1.6, ""), (5.6, "|x_1"), (9.6, "|x_1,x_2")), 1):
+        total = box(ax, (centre, 2.0), f"$a_{i}$", DARK, width=1.2, height=0.8, filled=False)
+        name = f"$h_{i}=\\sigma(a_{i})$"
+        hidden = box(ax, (centre, 3.4), name, DARK, width=2.3, height=0.8, filled=False)
+        law = box(ax, (centre, 4.8), f"$p(x_{i}{past})$", x, width=2.4, height=0.8)
+        pixel = box(ax, (centre + 2.0, 0.4), f"$x_{i}$", x, width=0.9, height=0.8)
+        addition = word(ax, (centre + 2.0, 2.0), "+")
+        arrows(ax, before, total, addition)
+        arrows(ax, total, hidden)
+        arrows(ax, hidden, law, color=x)
+        arrows(ax, pixel, addition, color=x)
+        ax.text(centre + 0.15, 4.08, f"$V_{i},\\ b_{i}$", ha="left", va="center", fontsize=11)
+        ax.text(centre + 2.15, 1.3, f"$W_{i}$", ha="left", va="center", color=x, fontsize=12)
+        before = addition
+    arrows(ax, before, word(ax, (13.4, 2.0), "$\\cdots$"))
 
 
 def gated_layer():
     """One layer of the gated PixelCNN: a vertical stack and a horizontal one (slide 15)."""
     ax = _canvas(15.2, 5.6, bottom=-0.2)
     x = COLORS["x"]
+    stacks = []
     for level, name, kernel in ((4.4, "v", "conv.\n2×3"), (1.2, "h", "conv. masquée\n1×2")):
-        box(ax, (0.5, level), f"${name}$", x, width=0.9, height=0.8)
-        box(ax, (3.6, level), kernel, DARK, width=2.4, height=1.1, filled=False)
-        box(ax, (9.0, level), "tanh · σ", DARK, width=2.0, height=0.9, filled=False)
-        box(ax, (14.4, level), f"${name}'$", x, width=0.9, height=0.8)
-        arrow(ax, (0.98, level), (2.36, level))
-    arrow(ax, (4.84, 4.4), (7.96, 4.4))
-    arrow(ax, (10.04, 4.4), (13.9, 4.4))
-    box(ax, (6.4, 2.8), "1×1", DARK, width=1.1, height=0.8, filled=False)  # the link
-    arrow(ax, (6.4, 4.36), (6.4, 3.24))
-    arrow(ax, (6.4, 2.38), (6.4, 1.5))
-    box(ax, (11.3, 1.2), "1×1", DARK, width=1.1, height=0.8, filled=False)
-    for centre in (6.4, 12.9):
-        ax.text(centre, 1.2, "+", ha="center", va="center", fontsize=18, color=DARK)
-    for start, end in (((4.84, 1.2), (6.12, 1.2)), ((6.68, 1.2), (7.96, 1.2)),
-                       ((10.04, 1.2), (10.72, 1.2)), ((11.88, 1.2), (12.62, 1.2)),
-                       ((13.18, 1.2), (13.9, 1.2))):  # fmt: skip
-        arrow(ax, start, end)
+        given = box(ax, (0.5, level), f"${name}$", x, width=0.9, height=0.8)
+        convolution = box(ax, (3.6, level), kernel, DARK, width=2.4, height=1.1, filled=False)
+        gates = box(ax, (9.0, level), "tanh · σ", DARK, width=2.0, filled=False)
+        result = box(ax, (14.4, level), f"${name}'$", x, width=0.9, height=0.8)
+        stacks.append((given, convolution, gates, result))
+    link, last = (
+        box(ax, centre, "1×1", DARK, width=1.1, height=0.8, filled=False)
+        for centre in ((6.4, 2.8), (11.3, 1.2))
+    )
+    addition, residual = word(ax, (6.4, 1.2), "+"), word(ax, (12.9, 1.2), "+")
+    vertical, (given, convolution, gates, result) = stacks
+    arrows(ax, *vertical)
+    arrows(ax, given, convolution, addition, gates, last, residual, result)
+    arrows(ax, (6.4, 4.36), link, addition)
     ax.plot([0.5, 0.5, 12.9], [0.76, 0.2, 0.2], color=DARK, lw=1.8)  # the residual link
-    arrow(ax, (12.9, 0.2), (12.9, 0.95))
+    arrows(ax, (12.9, 0.2), residual)
     ax.text(0.0, 5.3, "pile verticale : les lignes du dessus", color=DARK, fontsize=12)
     ax.text(0.0, 2.1, "pile horizontale : la gauche", color=DARK, fontsize=12)
 
@@ -282,29 +260,21 @@ def vq_vae(shapes=("", "", "", "", "")):
     """
     ax = _canvas(16.1, 4.6, bottom=-1.5)
     x, z, code = COLORS["x"], COLORS["z"], CODE_TEXT
-    box(ax, (0.6, 1.9), "$x$", x, width=1.0)
-    _network(ax, (2.75, 1.9), "encodeur")
-    box(ax, (5.05, 1.9), "$z_e(x)$", z, width=1.3)
-    box(ax, (7.95, 1.9), "codes $k$", code, width=1.6)
-    box(ax, (10.85, 1.9), "$z_q(x)$", code, width=1.3)
-    _network(ax, (13.15, 1.9), "décodeur\n$p_\\theta(x|z_q)$")
-    box(ax, (15.35, 1.9), "$\\hat{x}$", x, width=1.0)
+    image = box(ax, (0.6, 1.9), "$x$", x, width=1.0)
+    encoder = _network(ax, (2.75, 1.9), "encodeur")
+    vector = box(ax, (5.05, 1.9), "$z_e(x)$", z, width=1.3)
+    codes = box(ax, (7.95, 1.9), "codes $k$", code, width=1.6)
+    chosen = box(ax, (10.85, 1.9), "$z_q(x)$", code, width=1.3)
+    decoder = _network(ax, (13.15, 1.9), "décodeur\n$p_\\theta(x|z_q)$")
+    output = box(ax, (15.35, 1.9), "$\\hat{x}$", x, width=1.0)
     box(ax, (7.95, -0.75), "dictionnaire $e_1, \\dots, e_K$", code, width=4.2, filled=False)
-    for start, end in (
-        ((1.12, 1.9), (1.73, 1.9)),
-        ((3.77, 1.9), (4.38, 1.9)),
-        ((5.72, 1.9), (7.13, 1.9)),
-        ((8.77, 1.9), (10.18, 1.9)),
-        ((11.52, 1.9), (12.13, 1.9)),
-        ((14.17, 1.9), (14.83, 1.9)),
-    ):
-        arrow(ax, start, end)
+    arrows(ax, image, encoder, vector, codes, chosen, decoder, output)
     ax.text(6.42, 2.04, "arg min", ha="center", va="bottom", color=DARK, fontsize=11)
     ax.text(9.47, 2.04, "$e_k$", ha="center", va="bottom", color=DARK, fontsize=11)
     for start, end in (((7.0, -0.28), (6.45, 1.75)), ((8.9, -0.28), (9.45, 1.75))):
-        arrow(ax, start, end, color=code, dashed=True)
+        arrows(ax, start, end, color=code, dashed=True)
     # backwards: from the decoder to the encoder, over the codebook
-    arrow(ax, (13.15, 2.4), (5.05, 2.4), color=COLORS["truth"], dashed=True, curve=0.24)
+    arrows(ax, (13.15, 2.53), (5.05, 2.38), color=COLORS["truth"], dashed=True, curve=0.22)
     copied = "le gradient du décodeur est copié à $z_e$ ; le dictionnaire n'en reçoit rien"
     ax.text(9.1, 3.45, copied, ha="center", va="bottom", fontsize=12)
     for centre, text in zip((0.6, 5.05, 7.95, 10.85, 15.35), shapes):

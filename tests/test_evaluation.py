@@ -1,5 +1,7 @@
 """Comparison tables, the classifier that reads samples, exact sums over tiny formats."""
 
+import html
+import itertools
 import json
 import math
 import re
@@ -28,29 +30,79 @@ from course_utils.evaluation import (
     train_classifier,
 )
 from course_utils.evaluation import classifier as classifier_module
-from course_utils.evaluation.exact import MAX_ENUMERATION
+
+# ---- bad input --------------------------------------------------------------------------------
+
+
+def add(log_prob):
+    return ComparisonTable(dims=784).add("VAE", log_prob)
+
+
+def read(images):
+    return DigitClassifier().read(images)
+
+
+def grid(shape, z_dim=2):
+    model = VAE((1, 2, 2), z_dim=z_dim, hidden=(4,))
+    return grid_posterior(model, torch.zeros(shape, dtype=torch.uint8))
+
+
+def fidelity(images, labels):
+    return label_fidelity(images, labels, classifier=DigitClassifier())
+
+
+PAGE = (2, 1, 28, 28)
+
+
+@pytest.mark.parametrize("function, arguments, message", [
+    (add, [torch.tensor(-3.0)], "log-likelihood of each image, (B,), got () torch.float32"),
+    (add, [torch.zeros(3, 1)], "log-likelihood of each image, (B,), got (3, 1)"),
+    (add, [torch.zeros(3, dtype=torch.long)], "got (3,) torch.int64"),
+    (add, [torch.zeros(0)], "got (0,)"),
+    (add, [torch.tensor([-3.0, math.nan])], "the log-likelihoods of 'VAE' are not all finite"),
+    (add, [torch.tensor([-3.0, -math.inf])], "the log-likelihoods of 'VAE' are not all finite"),
+    (read, [torch.zeros(2, 28, 28)], "expected grey images (B, 1, H, W), got (2, 28, 28)"),
+    (read, [torch.zeros(2, 3, 28, 28)], "expected grey images (B, 1, H, W), got (2, 3, 28, 28)"),
+    (read, [torch.zeros(PAGE).byte()], "in [0, 1], got torch.uint8 in [0, 0]: divide integers by"),
+    (read, [torch.full(PAGE, 255.0)], "in [0, 1], got torch.float32 in [255.0, 255.0]: divide"),
+    (read, [torch.full(PAGE, -0.1)], "expected intensities in [0, 1]"),
+    (fidelity, [torch.zeros(PAGE), torch.zeros(3)], "2 images, labels (3,): expected one each"),
+    (enumerate_images, [(1, 3, 7), 2], "too many to enumerate (at most 1048576)"),
+    (enumerate_images, [(1, 28, 28), 256], "too many to enumerate (at most 1048576)"),
+    (grid, [(1, 2, 2), 3], "the grid needs 2 latent dimensions, the model has 3"),
+    (grid, [(5, 1, 2, 2)], "expected one image (1, 2, 2), got (5, 1, 2, 2)"),
+])  # fmt: skip
+def test_bad_input_is_refused_in_words_that_say_what_was_expected(function, arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        function(*arguments)
+
+
+def test_a_refused_row_is_not_added_and_a_missing_file_is_named(tmp_path):
+    table = ComparisonTable(dims=784)
+    with pytest.raises(ValueError, match="not all finite"):
+        table.add("VAE", torch.tensor([math.nan]))
+    assert table.rows == []
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        load_classifier(tmp_path / "absent.safetensors")
+
 
 # ---- tables -----------------------------------------------------------------------------------
 
 
 def test_table_numbers():
-    """Two models on 784 binary pixels; the second is a bound and has a remark."""
+    """Two models on 784 binary pixels; the second is a bound and has a remark, with its column."""
     table = ComparisonTable(dims=784)
     table.add("exact", torch.tensor([-71.3, -91.3]).repeat(50))
+    header, exact = repr(table).splitlines()
+    # mean 81.3, standard error 10 / √100 = 1
+    assert exact.split() == ["exact", "81.3", "±", "1.0", "0.150"] and "remarque" not in header
     assert table.add("VAE", torch.full((100,), -90.0), bound=True, note="z = 2") is table
-    header, exact, vae = repr(table).splitlines()
+    header, *rows = repr(table).splitlines()
     assert header.split() == [
         "modèle", "−log", "p(x),", "nats/image", "erreur", "type", "bits/dim", "remarque"
     ]  # fmt: skip
-    # mean 81.3, standard error 10 / √100 = 1
-    assert exact.split() == ["exact", "81.3", "±", "1.0", "0.150"]
-    assert vae.split() == ["VAE", "≤", "90.0", "±", "0.0", "0.166", "z", "=", "2"]
-
-
-def test_table_without_remarks_has_no_column_for_them():
-    table = ComparisonTable(dims=4).add("one", torch.tensor([-1.0]))
-    assert "remarque" not in repr(table)
-    assert repr(table).splitlines()[1].split() == ["one", "1.0", "±", "0.0", "0.361"]
+    assert rows[1].split() == ["VAE", "≤", "90.0", "±", "0.0", "0.166", "z", "=", "2"]
+    assert len({row.index("±") for row in rows}) == 1, "the columns are aligned"
 
 
 def test_table_of_densities_counts_the_bins():
@@ -69,44 +121,20 @@ def test_a_density_is_set_apart_from_probabilities():
     assert other.endswith("ELBO; densité : ne se compare pas aux probabilités")
 
 
-def test_table_columns_are_aligned():
-    table = ComparisonTable(dims=4).add("a", -9 * torch.ones(2)).add("long name", -torch.ones(2))
-    assert len({line.index("±") for line in repr(table).splitlines()[1:]}) == 1
-
-
-def test_table_html_escapes_names_and_holds_the_same_cells():
-    table = ComparisonTable(dims=784).add("<b>VAE</b> & co", torch.full((3,), -90.0), note="a < b")
-    page = table._repr_html_()
-    assert "&lt;b&gt;VAE&lt;/b&gt; &amp; co" in page and "a &lt; b" in page and "<b>" not in page
-    assert re.findall("<td>(.*?)</td>", page)[1:4] == ["90.0", "± 0.0", "0.166"]
-    assert page.count("<th>") == 5 and page.count("<tr>") == 2
-
-
-@pytest.mark.parametrize(
-    ("log_prob", "message"),
-    [
-        (torch.tensor(-3.0), r"each image, \(B,\), got \(\) torch.float32"),
-        (torch.zeros(3, 1), r"each image, \(B,\), got \(3, 1\)"),
-        (torch.zeros(3, dtype=torch.long), "got .* torch.int64"),
-        (torch.zeros(0), r"got \(0,\)"),
-        (torch.tensor([-3.0, math.nan]), "'VAE' are not all finite"),
-        (torch.tensor([-3.0, -math.inf]), "'VAE' are not all finite"),
-    ],
-)
-def test_table_refuses(log_prob, message):
-    table = ComparisonTable(dims=784)
-    with pytest.raises(ValueError, match=message):
-        table.add("VAE", log_prob)
-    assert table.rows == []
-
-
-def test_a_table_of_texts_is_aligned_and_shown_as_html():
-    table = Table(["modèle", "nats"], (["<a> & b", "81.3"], ("FVSBN", "")))
-    assert repr(table).splitlines() == ["modèle   nats", "<a> & b  81.3", "FVSBN"]
+@pytest.mark.parametrize("rows, lines", [
+    ((), ["modèle  nats"]),
+    ((["<b>VAE</b> & co", "81.3"], ("FVSBN", "")),
+     ["modèle           nats", "<b>VAE</b> & co  81.3", "FVSBN"]),
+])  # fmt: skip
+def test_a_table_is_printed_aligned_and_shown_as_html_with_the_same_cells(rows, lines):
+    table = Table(["modèle", "nats"], rows)
+    assert repr(table).splitlines() == lines
     page = table._repr_html_()
     assert re.findall("<th>(.*?)</th>", page) == ["modèle", "nats"]
-    assert re.findall("<td>(.*?)</td>", page) == ["&lt;a&gt; &amp; b", "81.3", "FVSBN", ""]
-    assert page.count("<tr>") == 3 and page.startswith("<table>") and page.endswith("</table>")
+    cells = [html.unescape(cell) for cell in re.findall("<td>(.*?)</td>", page)]
+    assert cells == [cell for row in rows for cell in row] and "<b>" not in page
+    assert page.count("<tr>") == len(lines)
+    assert page.startswith("<table>") and page.endswith("</table>")
 
 
 @pytest.mark.parametrize(
@@ -118,12 +146,6 @@ def test_a_threshold_of_the_digits_says_nothing_of_other_data(name, verdict, sai
     part = Split(torch.zeros(1, 1, 1, 1, dtype=torch.uint8))
     on_digits(Dataset(name, 2, part, part, part), "au moins 9", verdict)
     assert capsys.readouterr().out.startswith(f"au moins 9 : {said}")
-
-
-def test_an_empty_table_shows_its_header():
-    table = Table(("modèle", "nats"))
-    assert repr(table) == "modèle  nats"
-    assert "<td>" not in table._repr_html_() and "<th>nats</th>" in table._repr_html_()
 
 
 # ---- the classifier ---------------------------------------------------------------------------
@@ -154,9 +176,6 @@ def test_the_classifier_reads_the_test_digits_as_its_file_says(classifier, digit
     assert accuracy >= 0.98
     assert accuracy == pytest.approx(recorded, abs=0.005)
     assert not classifier.training
-
-
-def test_the_classifier_file_is_small():
     assert CLASSIFIER_PATH.stat().st_size < 1_000_000
 
 
@@ -165,6 +184,9 @@ def test_the_classifier_reads_binary_and_14_pixel_images(classifier, digits, tes
     small = torch.nn.functional.avg_pool2d(test_images, 2)
     for images in (binary, small):
         assert label_fidelity(images, digits.test.labels, classifier=classifier) > 0.97
+    label, _ = classifier.read(test_images[:100])
+    label[:25] = (label[:25] + 1) % 10
+    assert label_fidelity(test_images[:100], label, classifier=classifier) == 0.75
 
 
 def test_confidence_is_the_probability_of_the_class_read(classifier, test_images):
@@ -172,6 +194,8 @@ def test_confidence_is_the_probability_of_the_class_read(classifier, test_images
     expected = classifier(test_images[:5]).softmax(1)
     torch.testing.assert_close(confidence, expected.gather(1, label[:, None])[:, 0])
     assert torch.equal(label, expected.argmax(1)) and not confidence.requires_grad
+    loss = classifier.loss((255 * test_images[:5]).round().byte(), label)  # in evaluation mode
+    torch.testing.assert_close(loss, -confidence.log().mean())
 
 
 def test_legible_share_is_high_for_digits_and_low_for_noise(classifier, test_images):
@@ -181,48 +205,11 @@ def test_legible_share_is_high_for_digits_and_low_for_noise(classifier, test_ima
     assert legible_share(noise, classifier=classifier, threshold=0.0) == 1
 
 
-def test_label_fidelity_is_the_share_of_labels_read(classifier, digits, test_images):
-    label, _ = classifier.read(test_images[:100])
-    label[:25] = (label[:25] + 1) % 10
-    assert label_fidelity(test_images[:100], label, classifier=classifier) == 0.75
-
-
-def test_label_fidelity_wants_one_label_per_image(classifier, test_images):
-    with pytest.raises(ValueError, match=r"4 images.* labels \(3,\): expected one each"):
-        label_fidelity(test_images[:4], torch.zeros(3), classifier=classifier)
-
-
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        (torch.zeros(2, 28, 28), r"grey images \(B, 1, H, W\), got \(2, 28, 28\)"),
-        (torch.zeros(2, 3, 28, 28), r"grey images \(B, 1, H, W\)"),
-        (torch.zeros(2, 1, 28, 28, dtype=torch.uint8), "got torch.uint8.*divide integers"),
-        (torch.full((2, 1, 28, 28), 255.0), r"intensities in \[0, 1\].*divide integers"),
-        (torch.full((2, 1, 28, 28), -0.1), r"intensities in \[0, 1\]"),
-    ],
-)
-def test_the_classifier_refuses(classifier, images, message):
-    with pytest.raises(ValueError, match=message):
-        classifier.read(images)
-
-
-def test_load_classifier_from_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no weights at"):
-        load_classifier(tmp_path / "absent.safetensors")
-
-
 def test_a_short_training_beats_chance_by_far(monkeypatch, digits):
     monkeypatch.setattr(classifier_module, "load", lambda name: digits)  # spares a deformation
     model, accuracy = train_classifier(mnist=False, steps=40, progress=False)
     assert isinstance(model, DigitClassifier) and accuracy.keys() == {"digits"}
     assert accuracy["digits"] > 0.5
-
-
-def test_classifier_loss_is_the_cross_entropy_when_evaluated(classifier, digits):
-    x, y = digits.test.images[:20], digits.test.labels[:20]
-    expected = -classifier(x.float() / 255).log_softmax(1)[torch.arange(20), y].mean()
-    torch.testing.assert_close(classifier.loss(x, y), expected)
 
 
 # ---- exact sums -------------------------------------------------------------------------------
@@ -237,12 +224,6 @@ def test_enumerate_images(shape, levels, count):
     assert images.shape == (count, *shape) and images.dtype == torch.uint8
     assert len(images.flatten(1).unique(dim=0)) == count
     assert images.min() == 0 and images.max() == levels - 1
-
-
-@pytest.mark.parametrize(("shape", "levels"), [((1, 3, 7), 2), ((1, 28, 28), 256)])
-def test_enumerate_images_has_a_limit(shape, levels):
-    with pytest.raises(ValueError, match=f"too many to enumerate .at most {MAX_ENUMERATION}"):
-        enumerate_images(shape, levels)
 
 
 @pytest.mark.parametrize("batch_size", [4096, 5])
@@ -271,28 +252,26 @@ def left_neighbour(x):
     return torch.nn.functional.pad(x.float(), (1, 0))[..., :-1]
 
 
+def three_parameters(x):
+    """One parameter reads on the left, another above, the last nothing."""
+    above = torch.nn.functional.pad(x.float(), (0, 0, 1, 0))[..., :-1, :]
+    return torch.stack([left_neighbour(x), above, torch.ones_like(above)], 1)
+
+
+LEFT, ABOVE = [(1, 0), (2, 1), (4, 3), (5, 4)], [(3, 0), (4, 1), (5, 2)]
+
+
 @pytest.mark.parametrize("levels", [2, 3, 256])
-def test_measured_dependencies_of_a_known_function(levels):
+@pytest.mark.parametrize("function, shape, expected", [
+    (left_neighbour, (1, 2, 3), LEFT),
+    (three_parameters, (1, 2, 3), LEFT + ABOVE),
+    (lambda x: x, (2, 1, 3), [(k, k) for k in range(6)]),
+    (torch.zeros_like, (1, 2, 3), []),
+])  # fmt: skip
+def test_measured_dependencies_of_a_known_function(function, shape, expected, levels):
     """Rows are outputs, columns are the pixels read; one image is enough."""
-    found = measured_dependencies(left_neighbour, (1, 2, 3), levels, num_images=1)
-    assert found.dtype == torch.bool
-    assert torch.equal(found, reads((1, 0), (2, 1), (4, 3), (5, 4)))
-    itself = measured_dependencies(lambda x: x, (2, 1, 3), levels, num_images=1)
-    assert torch.equal(itself, torch.eye(6, dtype=torch.bool))
-    nothing = measured_dependencies(torch.zeros_like, (1, 2, 3), levels)
-    assert not nothing.any()
-
-
-def test_measured_dependencies_join_the_parameters_of_a_pixel():
-    """An axis more: one parameter reads on the left, another above, the last nothing."""
-
-    def parameters(x):
-        above = torch.nn.functional.pad(x.float(), (0, 0, 1, 0))[..., :-1, :]
-        return torch.stack([left_neighbour(x), above, torch.ones_like(above)], 1)
-
-    found = measured_dependencies(parameters, (1, 2, 3), levels=5)
-    left, above = [(1, 0), (2, 1), (4, 3), (5, 4)], [(3, 0), (4, 1), (5, 2)]
-    assert torch.equal(found, reads(*left, *above))
+    found = measured_dependencies(function, shape, levels, num_images=1)
+    assert found.dtype == torch.bool and torch.equal(found, reads(*expected))
 
 
 def test_measured_dependencies_see_the_last_digit():
@@ -337,34 +316,30 @@ def test_measured_dependencies_change_a_pixel_to_every_other_level():
     assert all(x.dtype == torch.uint8 and x.max() == 3 for x in met)
 
 
-def test_receptive_field_of_known_functions():
-    """The output at (1, 2) of a 3×4 image reads its left neighbour, or a 3×3 square around."""
-    expected = torch.zeros(1, 3, 4, dtype=torch.bool)
-    expected[0, 1, 1] = True
-    found = receptive_field(left_neighbour, (1, 3, 4), (1, 2))
-    assert found.dtype == torch.bool and torch.equal(found, expected)
-    square = torch.nn.Conv2d(2, 5, 3, padding=1)
-    expected = torch.zeros(2, 3, 4, dtype=torch.bool)
-    expected[:, :, 1:4] = True
-    assert torch.equal(receptive_field(square, (2, 3, 4), (1, 2)), expected)
-    assert not receptive_field(lambda x: 0 * x, (1, 3, 4), (1, 2)).any()
-    # at a corner, what is outside of the image is not counted
-    assert receptive_field(square, (2, 3, 4), (0, 3)).sum() == 2 * 4
+def second_above(x):
+    """The first channel as it is, the second one row lower."""
+    return torch.stack([x[:, 0], torch.nn.functional.pad(x[:, 1], (0, 0, 1, 0))[:, :-1]], 1)
 
 
-def test_receptive_field_separates_channels_and_joins_maps():
-    def maps(x):  # the second map reads the second channel, one row above
-        return torch.stack([x[:, 0], torch.nn.functional.pad(x[:, 1], (0, 0, 1, 0))[:, :-1]], 1)
-
-    expected = torch.zeros(2, 3, 4, dtype=torch.bool)
-    expected[0, 2, 1] = expected[1, 1, 1] = True
-    assert torch.equal(receptive_field(maps, (2, 3, 4), (2, 1)), expected)
+def square(x):
+    """A convolution 3×3 of two channels."""
+    torch.manual_seed(0)
+    return torch.nn.Conv2d(2, 5, 3, padding=1)(x)
 
 
-def test_receptive_field_of_maps_whose_gradients_cancel():
-    """Two opposite maps: their sum reads nothing, each of them does."""
-    found = receptive_field(lambda x: torch.cat([x, -x], 1), (1, 2, 2), (0, 1))
-    assert found.flatten().tolist() == [False, True, False, False]
+@pytest.mark.parametrize("network, shape, pixel, expected", [
+    (left_neighbour, (1, 3, 4), (1, 2), [(0, 1, 1)]),
+    (lambda x: 0 * x, (1, 3, 4), (1, 2), []),
+    (lambda x: torch.cat([x, -x], 1), (1, 2, 2), (0, 1), [(0, 0, 1)]),  # their sum reads nothing
+    (second_above, (2, 3, 4), (2, 1), [(0, 2, 1), (1, 1, 1)]),
+    (square, (2, 3, 4), (1, 2), itertools.product((0, 1), (0, 1, 2), (1, 2, 3))),
+    (square, (2, 3, 4), (0, 3), itertools.product((0, 1), (0, 1), (2, 3))),  # at a corner
+])  # fmt: skip
+def test_receptive_field_of_known_functions(network, shape, pixel, expected):
+    """The pixels read, `(channel, row, column)`."""
+    found = receptive_field(network, shape, pixel)
+    assert found.dtype == torch.bool and found.shape == shape
+    assert [tuple(where) for where in found.nonzero().tolist()] == list(expected)
 
 
 def test_receptive_field_needs_an_image_on_which_the_unit_speaks():
@@ -411,6 +386,9 @@ def test_grid_posterior_of_a_linear_gaussian_model():
     assert density.sum().item() * cell == pytest.approx(1, abs=1e-4)
     assert (density.sum(0) * axis).sum().item() * cell == pytest.approx(0.8, abs=1e-3)
     assert (density.sum(1) * axis).sum().item() * cell == pytest.approx(-0.4, abs=1e-3)
+    axis, density, _ = grid_posterior(Linear(), x.view(1, 1, 2), half_width=3, resolution=41)
+    assert (axis[0].item(), axis[-1].item()) == (-3, 3)
+    assert axis.shape == (41,) and density.shape == (41, 41)
 
 
 def test_best_diagonal_gaussian_of_an_oblique_posterior():
@@ -436,22 +414,3 @@ def test_best_diagonal_gaussian_of_two_bumps_is_that_where_one_starts(side):
     torch.testing.assert_close(mu, torch.tensor([side, 0.0]), rtol=0, atol=0.02)
     torch.testing.assert_close(logvar, torch.full((2,), math.log(0.09)), rtol=0, atol=0.05)
     assert gap == pytest.approx(math.log(2), abs=0.01)
-
-
-def test_grid_options():
-    axis, density, _ = grid_posterior(Linear(), torch.zeros(1, 1, 2), half_width=3, resolution=41)
-    assert axis.shape == (41,) and density.shape == (41, 41)
-    assert (axis[0].item(), axis[-1].item()) == (-3, 3)
-
-
-@pytest.mark.parametrize(
-    ("z_dim", "shape", "message"),
-    [
-        (3, (1, 2, 2), "needs 2 latent dimensions, the model has 3"),
-        (2, (5, 1, 2, 2), r"expected one image \(1, 2, 2\), got \(5, 1, 2, 2\)"),
-    ],
-)
-def test_grid_posterior_refuses(z_dim, shape, message):
-    model = VAE((1, 2, 2), z_dim=z_dim, hidden=(4,))
-    with pytest.raises(ValueError, match=message):
-        grid_posterior(model, torch.zeros(shape, dtype=torch.uint8))
