@@ -23,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 import venv
 from pathlib import Path
 
@@ -30,6 +31,8 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 REQUIREMENTS = ROOT / "requirements.txt"
+# PyTorch and torchvision without CUDA, the matching pair (https://pytorch.org/get-started)
+CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
 # Variables by which users tell their own Python, Jupyter, matplotlib or pytest what to do, and the
 # folders where these keep settings: what this file starts sees none of them.
@@ -163,10 +166,11 @@ def install():
         if not packages or not (packages / "pip").exists():
             make_environment()
             packages = packages_folder()
-        if run("-m", "pip", "install", "-r", REQUIREMENTS, world=pip_world(PYTHON)):
+        command = ["-m", "pip", "install", *build_of_torch(), "-r", REQUIREMENTS]
+        if run(*command, world=pip_world(PYTHON)):
             sys.exit(
                 "The installation stopped (see above). Check the network and the free disk space "
-                "(about 7 GB), and that PyTorch exists for this Python and this processor "
+                "(2 GB, or 7 GB with CUDA), and that PyTorch exists for this Python and this processor "
                 "(https://pytorch.org/get-started). Then run the same command again."
             )
         # Written last, where the Python that runs will look for it: this file of paths makes it
@@ -178,6 +182,23 @@ def install():
             f"{error.filename} cannot be written: copy the folder of the course to a place that "
             "is yours, and run the same command there."
         )
+
+
+def build_of_torch():
+    """Options of pip: CUDA weighs 4 GB, which Linux without an NVIDIA card can do without.
+
+    `COURSE_TORCH=cpu` or `default` in the environment has the last word.
+    """
+    card = Path("/proc/driver/nvidia/version").exists()
+    usual = "cpu" if sys.platform == "linux" and not card else "default"
+    if os.environ.get("COURSE_TORCH", usual) != "cpu":
+        return []
+    try:
+        urllib.request.urlopen(CPU_WHEELS + "/torch/", timeout=5).close()
+    except (OSError, ValueError) as error:  # the default build will do as well
+        print(f"PyTorch without CUDA is out of reach ({error}): its default build comes instead.")
+        return []
+    return ["--extra-index-url", CPU_WHEELS]
 
 
 def packages_folder():
