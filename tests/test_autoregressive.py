@@ -3,7 +3,6 @@
 import copy
 import itertools
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -34,9 +33,7 @@ from autoregressive_models import (
     state_of,
 )
 
-from course_utils import fit
 from course_utils.autoregressive import FVSBN, MADE, NADE, MarkovTable, OrderAgnosticMADE, PixelCNN
-from course_utils.data import Split
 from course_utils.evaluation import measured_dependencies, receptive_field, total_probability
 from course_utils.weights import load_weights, save_weights
 
@@ -289,22 +286,6 @@ def test_a_few_steps_of_training_learn_something(kind, num_classes):
     assert gain > 0.01
 
 
-@pytest.mark.parametrize("num_classes", [None, CLASSES])
-@pytest.mark.parametrize("kind", ["FVSBN", "NADE, lean", "MADE, 2 layers", "agnostic, 2 layers"])
-def test_fit_learns(kind, num_classes):
-    """The previous pixel of the chain says 0.2 nat of each of five; the label, 1.0 of two."""
-    options = {} if kind in AGNOSTIC else {"ordering": torch.arange(DIMS)}
-    torch.manual_seed(0)
-    model = KINDS[kind](SHAPE, num_classes=num_classes, **options)
-    train, val = (Split(*chain_images(n, seed=seed)) for n, seed in ((500, 8), (200, 9)))
-    history = fit(
-        model.start_from(train.images), SimpleNamespace(train=train, val=val),
-        conditional=num_classes is not None, steps=100, lr=0.05, val_every=50, progress=False,
-    )  # fmt: skip
-    assert history.best_val < history.val[0] - (0.4 if num_classes is None else 1.0)
-    assert not model.training
-
-
 # ---- state ------------------------------------------------------------------------------------
 
 
@@ -381,9 +362,7 @@ def test_wrong_construction(model, options, message):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (NADE, {"hidden": 0}, "hidden=0: expected the number of units"),
         (NADE, {"hidden": (5, 5)}, "one hidden layer; MADE has several"),
-        (MADE, {"hidden": (8, 0)}, r"hidden=\(8, 0\): expected the number of units"),
         (MADE, {"hidden": (), "direct": False}, "no pixel sees another"),
         (MADE, {"dropout": 1.0}, r"dropout=1.0: expected a share in \[0, 1\)"),
         (MADE, {"dropout": -0.1}, "dropout=-0.1"),

@@ -246,19 +246,6 @@ def conditional(log_prob, given, known):
     return joint / joint.sum()
 
 
-@pytest.mark.parametrize("num_known", [1, 2, 3])
-@pytest.mark.parametrize(
-    "kind", ["table, order 1", "NADE, lean", "MADE, 2 layers", "gated: binary"]
-)
-def test_completions_of_the_first_pixels_follow_the_exact_conditional(kind, num_known):
-    model = build(kind, shape=SMALL)
-    mask = torch.zeros(4, dtype=torch.bool)
-    mask[model.ordering[:num_known]] = True
-    mask, given = mask.view(2, 2), torch.tensor([[[1, 0], [1, 1]]])
-    x = model.sample(N, generator=seeded(), given=given[None], mask=mask)
-    check_law(x, conditional(model.log_prob, given, mask))
-
-
 @pytest.mark.parametrize("num_classes", [None, CLASSES])
 @pytest.mark.parametrize("kind", AGNOSTIC)
 def test_an_order_agnostic_model_completes_any_mask(kind, num_classes):

@@ -91,16 +91,6 @@ def test_counting_again_forgets_what_was_counted():
     assert torch.equal(MarkovTable(SHAPE, order=2).start_from(images).table, expected)
 
 
-def test_more_parents_tell_more_of_the_training_images():
-    images, _ = chain_images(400)
-    raster = {"ordering": torch.arange(6)}
-    losses = [
-        MarkovTable(SHAPE, order=order, **raster).count(images).eval().loss(images).item()
-        for order in (0, 1, 3)
-    ]
-    assert losses[0] > losses[1] + 0.5 and losses[1] > losses[2]
-
-
 def test_count_forgets_no_image_of_a_large_set():
     """2 500 images, a multiple of no part; the last ones differ."""
     images = torch.zeros(2500, *SHAPE, dtype=torch.uint8)

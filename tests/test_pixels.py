@@ -17,12 +17,7 @@ from autoregressive_models import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from course_utils.autoregressive.masked import (
-    ConvCache,
-    MaskedConv2d,
-    RowsAbove,
-    channel_mask,
-)
+from course_utils.autoregressive.masked import MaskedConv2d, RowsAbove
 from course_utils.autoregressive.pixelrnn import skew, unskew
 from course_utils.evaluation import measured_dependencies
 
@@ -218,14 +213,6 @@ def test_the_masks_of_the_docstring(kind, kernel_size, options, expected):
     assert MaskedConv2d(kind, 1, 1, kernel_size, **options).mask[0, 0].tolist() == expected
 
 
-@pytest.mark.parametrize(("kind", "own"), [("A", 0), ("B", 1)])
-def test_the_channel_masks_of_three_groups(kind, own):
-    red, green, blue = [own] * 2 + [0] * 4, [1] * 2 + [own] * 2 + [0] * 2, [1] * 4 + [own] * 2
-    assert channel_mask(kind, 3, 6, 3).tolist() == [red, green, blue]
-    assert channel_mask(kind, 6, 6, 3).tolist() == [red, red, green, green, blue, blue]
-    assert channel_mask(kind, 2, 5, 1).tolist() == [[own] * 5] * 2
-
-
 @pytest.mark.parametrize("kind", ["A", "B"])
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 @pytest.mark.parametrize("groups", [1, 3])
@@ -255,62 +242,21 @@ def test_the_weights_start_uniform_in_the_scale_of_what_is_stored():
     assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.03)
 
 
-@pytest.mark.parametrize("rows_above", [0, 1, 2])
-@pytest.mark.parametrize("scaled", [False, True])
-def test_a_masked_convolution_pixel_by_pixel(rows_above, scaled):
-    """`ConvCache`: its scale multiplies the row's share, not the biases nor what is added."""
-    torch.manual_seed(0)
-    conv = MaskedConv2d("B", 2, 3, 5, rows_above=rows_above)
-    x, more = torch.randn(4, 2, 3, 6), torch.randn(4, 3, 3, 6)
-    biases = torch.randn(3, 6, 3, 1)  # rows `(W, out, n or 1)`
-    scale = torch.tensor([[1.0], [2.0], [-3.0]]) if scaled and not rows_above else 1
-    with torch.no_grad():
-        cache = ConvCache(conv, biases.unbind(), 4, 6, scale=scale)
-        out = torch.empty_like(more)
-        for row in range(3):
-            cache.start_row(row, more[:, :, row].permute(1, 2, 0))
-            for column in range(6):
-                cache.row[column] = x[:, :, row, column].T
-                for _ in range(2):  # asking again changes nothing
-                    out[:, :, row, column] = cache.pixel(column).T
-        expected = conv(x) * torch.as_tensor(scale)[..., None]
-        expected = expected + more + biases.permute(3, 2, 0, 1)
-    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
-
-
 # ---- skewing ----------------------------------------------------------------------------------
 
 
 def test_skew_moves_row_r_by_r_pixels():
+    """`unskew` drops the cells that no pixel fills, whatever they hold."""
     x = torch.arange(1, 13).view(1, 1, 3, 4)
-    assert skew(x)[0, 0].tolist() == [
-        [1, 2, 3, 4, 0, 0],
-        [0, 5, 6, 7, 8, 0],
-        [0, 0, 9, 10, 11, 12],
-    ]
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 4), (4, 1), (3, 4), (5, 2)])
-def test_unskew_undoes_skew(size):
-    """The cells that no pixel fills are dropped, whatever they hold."""
-    x = torch.randn(2, 3, *size, generator=seeded())
-    skewed = skew(x)
-    assert skewed.shape == (2, 3, size[0], size[1] + size[0] - 1)
-    outside = skew(torch.ones_like(x)) == 0
-    assert not skewed[outside].any() and torch.equal(unskew(skewed + 5.0 * outside), x)
+    skewed = torch.tensor([[1, 2, 3, 4, 0, 0], [0, 5, 6, 7, 8, 0], [0, 0, 9, 10, 11, 12]])
+    assert torch.equal(skew(x)[0, 0], skewed)
+    assert torch.equal(unskew(torch.where(skewed == 0, 5, skewed)[None, None]), x)
+    for size in ((1, 1), (1, 4), (4, 1), (5, 2)):
+        x = torch.randn(2, 3, *size, generator=seeded())
+        assert torch.equal(unskew(skew(x)), x)
 
 
 # ---- inputs, biases, dropout ------------------------------------------------------------------
-
-
-def test_what_the_network_reads():
-    grey, names = build("plain: softmax"), build("plain: one-hot")
-    assert grey.encode(torch.tensor([0.0, 1.0, 3.0])).tolist() == [[0, pytest.approx(1 / 3), 1]]
-    assert names.encode(torch.tensor([2.0, 0.0])).tolist() == [[0, 1], [0, 0], [1, 0]]
-    x = torch.tensor([[2.0, 0.0, 1.0]])
-    for model in (grey, names):
-        out = torch.full_like(model.encode(x), -1)
-        assert model.encode(x, out=out) is out and torch.equal(out, model.encode(x))
 
 
 def test_an_embedding_travels_with_the_weights_and_is_not_trained():
@@ -324,21 +270,16 @@ def test_an_embedding_travels_with_the_weights_and_is_not_trained():
     assert torch.equal(other.log_prob(x), model.log_prob(x))
 
 
-@pytest.mark.parametrize("kind", PIXEL_KINDS)
-@pytest.mark.parametrize(
-    ("variant", "of_positions", "of_classes"),
-    [("binary", (3, 4), (1, 1)), ("no map", (1, 1), (1, 1)), ("class map", (3, 4), (3, 4))],
-)
-def test_the_maps_of_positions(kind, variant, of_positions, of_classes):
+@pytest.mark.parametrize(("kind", "num_classes"), [case for case in PIXEL_CASES if case[1]])
+def test_the_maps_of_positions(kind, num_classes):
     """One bias per position, of each class if asked; one for all in the vertical stack."""
-    if variant == "class map" and kind in ("row", "diagonal"):
-        pytest.skip("only a PixelCNN has maps of classes")
-    for name, weight in build(f"{kind}: {variant}", CLASSES).named_parameters():
-        vertical = "vertical" in name
-        if name.endswith("map"):
-            assert tuple(weight.shape[:2]) == ((1, 1) if vertical else of_positions)
-        if name.endswith("of_class"):
-            assert tuple(weight.shape[1:3]) == ((1, 1) if vertical else of_classes)
+    for name, weight in build(kind, num_classes).named_parameters():
+        everywhere = "no map" in kind or "vertical" in name
+        if name.endswith(".map"):
+            assert tuple(weight.shape[:2]) == ((1, 1) if everywhere else (3, 4))
+        if name.endswith(".of_class"):
+            of_position = "class map" in kind and not everywhere
+            assert tuple(weight.shape[1:3]) == ((3, 4) if of_position else (1, 1))
 
 
 @pytest.mark.parametrize("kind", ["plain", "gated"])
