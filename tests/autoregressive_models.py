@@ -1,4 +1,4 @@
-"""Small autoregressive models of every kind, with what their tests share."""
+"""Small autoregressive models of every kind, in one table, with what their tests share."""
 
 import copy
 import functools
@@ -6,13 +6,22 @@ import math
 
 import torch
 
-from course_utils import likelihoods
-from course_utils.autoregressive import FVSBN, MADE, NADE, MarkovTable, OrderAgnosticMADE
+from course_utils.autoregressive import (
+    FVSBN,
+    MADE,
+    NADE,
+    DiagonalBiLSTM,
+    MarkovTable,
+    OrderAgnosticMADE,
+    PixelCNN,
+    RowLSTM,
+)
 
 SHAPE = (1, 2, 3)  # 64 images
 CLASSES = 3
+LEFT_AND_ABOVE = ((0, -1), (-1, 0))
 
-KINDS = {
+KINDS = {  # of binary images, in an ordering of one's choice
     "table, order 0": lambda shape, **o: MarkovTable(shape, order=0, **o),
     "table, order 1": lambda shape, **o: MarkovTable(shape, order=1, **o),
     "table, order 3": lambda shape, **o: MarkovTable(shape, order=3, **o),
@@ -25,7 +34,6 @@ KINDS = {
     "MADE, 2 layers": lambda shape, **o: MADE(shape, hidden=(20, 15), **o),
     "MADE, 3 layers": lambda shape, **o: MADE(shape, hidden=(20, 15, 20), **o),
     "MADE, 1 layer alone": lambda shape, **o: MADE(shape, hidden=(20,), direct=False, **o),
-    "MADE, 2 layers alone": lambda shape, **o: MADE(shape, hidden=(40, 40), direct=False, **o),
     "MADE, 3 layers alone": lambda shape, **o: MADE(shape, hidden=(40, 40, 40), direct=False, **o),
     "agnostic, 0 layers": lambda shape, **o: OrderAgnosticMADE(shape, hidden=(), **o),
     "agnostic, 1 layer": lambda shape, **o: OrderAgnosticMADE(shape, hidden=(20,), **o),
@@ -34,12 +42,48 @@ KINDS = {
         shape, hidden=(40, 40), direct=False, **o
     ),
 }
-LEFT_AND_ABOVE = ((0, -1), (-1, 0))
-
 TABLES = [kind for kind in KINDS if kind.startswith("table")]
 NETWORKS = [kind for kind in KINDS if kind not in TABLES]
 AGNOSTIC = [kind for kind in KINDS if kind.startswith("agnostic")]
 CASES = [(kind, None) for kind in KINDS] + [(kind, CLASSES) for kind in NETWORKS]
+
+PIXEL_KINDS = {  # in raster order
+    "plain": lambda shape, **o: PixelCNN(shape, **{"gated": False, "layers": 3} | o),
+    "gated": lambda shape, **o: PixelCNN(shape, **{"gated": True, "layers": 3} | o),
+    "row": RowLSTM,
+    "diagonal": DiagonalBiLSTM,
+}
+VARIANTS = {  # channels, options
+    "binary": (1, {}),
+    "softmax": (1, {"levels": 4}),
+    "gaussian": (1, {"levels": 4, "output": "gaussian"}),
+    "mixture": (1, {"levels": 4, "output": "logistic mixture"}),
+    "colour": (3, {}),
+    "softmax in colour": (2, {"levels": 3}),
+    "gaussian in colour": (2, {"levels": 3, "output": "gaussian"}),
+    "unlinked": (3, {"link_channels": False}),
+    "unlinked mixture": (2, {"levels": 3, "output": "logistic mixture", "link_channels": False}),
+    "one-hot": (2, {"levels": 3, "one_hot": True}),
+    "embedding": (2, {"levels": 3, "embedding": torch.tensor([[1.0, 0], [-0.5, 1], [0, -2]])}),
+    "no map": (2, {"position_map": False}),
+    "wide": (1, {"first_kernel_size": 5, "kernel_size": 5}),
+    "one layer": (2, {"layers": 1}),
+    "class map": (2, {"class_map": True}),
+}
+FEW_VARIANTS = (": binary", "gaussian", "mixture", "in colour", "one-hot")  # of each law, input
+PIXEL_CASES = [
+    (f"{kind}: {variant}", num_classes)
+    for kind in PIXEL_KINDS
+    for variant in VARIANTS
+    for num_classes in (None, CLASSES)
+    if (variant in ("binary", "softmax in colour", "no map", "class map") or num_classes is None)
+    and (variant != "class map" or (num_classes and kind in ("plain", "gated")))
+]
+ALL_CASES = CASES + PIXEL_CASES
+FEW_CASES = CASES + [case for case in PIXEL_CASES if case[0].endswith(FEW_VARIANTS)]
+TRAINABLE = [case for case in ALL_CASES if case[0] not in TABLES]
+CLASS_CASES = [case for case in ALL_CASES if case[1]]
+ONE_ORDERING = [case for case in ALL_CASES if case[0] not in AGNOSTIC]
 
 
 def seeded(seed=0):
@@ -55,7 +99,7 @@ def column_by_column(shape):
 
 
 def perturb(model, size=0.7, seed=2):
-    """Noise on every weight, less on those of large layers: no output hides behind a zero."""
+    """Noise on every weight, less where many inputs add up: no output hides behind a zero."""
     generator = seeded(seed)
 
     def noise(like):
@@ -63,18 +107,19 @@ def perturb(model, size=0.7, seed=2):
 
     with torch.no_grad():
         for weight in model.parameters():
-            weight += noise(weight) / max(1, weight.shape[-1] / 8) ** 0.5
+            weight += noise(weight) / max(1, weight[0].numel() / 8) ** 0.5
         if hasattr(model, "table"):
             model.table += noise(model.table)
     return model
 
 
-def chain_images(n=200, shape=SHAPE, seed=3):
+def chain_images(n=200, shape=SHAPE, seed=3, levels=2):
     """Each pixel repeats the previous one, but once in five. Labels: the sum of the first two."""
     flips = torch.rand(n, math.prod(shape), generator=seeded(seed)) < 0.2
     flips[:, 0] = torch.rand(n, generator=seeded(seed + 1)) < 0.5
-    x = (flips.cumsum(1) % 2).to(torch.uint8)
-    return x.view(n, *shape), x[:, :2].sum(1).long()
+    steps = torch.randint(1, levels, flips.shape, generator=seeded(seed + 2))
+    x = ((flips * steps).cumsum(1) % levels).to(torch.uint8)
+    return x.view(n, *shape), x[:, :2].sum(1).long().clamp(max=CLASSES - 1)
 
 
 def train(model, x, y=None, steps=15, lr=0.05):
@@ -87,54 +132,85 @@ def train(model, x, y=None, steps=15, lr=0.05):
     return model.eval()
 
 
-def build(kind, num_classes=None, *, shape=SHAPE, state="random", seed=1):
-    """A model of this kind in a random ordering: with random weights, or trained a little.
+def build(kind, num_classes=None, *, shape=None, size=None, state="random", seed=1, **options):
+    """A model of this kind in a random ordering: untrained, with random weights, or trained.
 
-    The table of neighbours goes column by column: its parents must come before their pixel.
+    Those of pixels, « gated: colour », keep the raster order, and have the channels of their
+    variant: give the `size` of their images only. The table of neighbours goes column by column:
+    its parents must come before their pixel.
     """
-    return copy.deepcopy(_build(kind, num_classes, shape, state, seed))
+    shape = shape or default_shape(kind, size)
+    return copy.deepcopy(_build(kind, num_classes, shape, state, seed, tuple(options.items())))
+
+
+def default_shape(kind, size=None):
+    """The shape of the images of `build`, or the same with another size."""
+    if kind in KINDS:
+        return (1, *(size or SHAPE[1:]))
+    return (VARIANTS[kind.split(": ")[1]][0], *(size or (3, 4)))
 
 
 @functools.cache
-def _build(kind, num_classes, shape, state, seed):
+def _build(kind, num_classes, shape, state, seed, options):
     torch.manual_seed(0)
-    options = {} if num_classes is None else {"num_classes": num_classes}
-    if kind in AGNOSTIC:
+    options = (
+        dict(options) if num_classes is None else {"num_classes": num_classes, **dict(options)}
+    )
+    if kind not in KINDS:
+        kind, variant = kind.split(": ")
+        options = {"features": 12, "first_kernel_size": 3} | VARIANTS[variant][1] | options
+        if kind in ("row", "diagonal"):
+            options.pop("kernel_size", None)  # their layers are no convolutions
+    elif kind in AGNOSTIC:
         options |= {"num_orderings": 3, "seed": seed}
     elif kind == "table, neighbours":
         options["ordering"] = column_by_column(shape)
     else:
         options["ordering"] = random_ordering(math.prod(shape), seed)
-    model = KINDS[kind](shape, **options)
+    model = (KINDS | PIXEL_KINDS)[kind](shape, **options)
     if state == "random":
-        return perturb(model).eval()
-    x, y = chain_images(shape=shape)
-    model.start_from(x)
-    return model.eval() if kind in TABLES else train(model, x, y if num_classes else None)
+        perturb(model)
+        if options.get("output"):  # laws of a few parameters: every level is likely
+            with torch.no_grad():
+                model.out.weight *= 0.1
+                model.b[model.num_outputs * 2 // 3 :] -= 1  # their scales
+    elif state == "trained":
+        x, y = chain_images(60, shape, levels=model.levels)
+        model.start_from(x)
+        if kind not in TABLES:
+            train(model, x, y if num_classes else None)
+    return model.eval()
 
 
 def random_images(model, n=10, seed=4):
-    return torch.randint(0, 2, (n, *model.shape), generator=seeded(seed)).to(torch.uint8)
+    x = torch.randint(0, model.levels, (n, *model.shape), generator=seeded(seed))
+    return x.to(torch.uint8)
 
 
 def labels(model, n):
     return None if model.num_classes is None else torch.arange(n) % model.num_classes
 
 
+def conditions(model):
+    """One condition of each class, and one mixture; None for a model without."""
+    if model.num_classes is None:
+        return [None]
+    return [torch.tensor([k]) for k in range(CLASSES)] + [torch.tensor([[0.2, 0.5, 0.3]])]
+
+
 def laws(model):
     """The chain rules of a model, as pairs (ordering, logits function): one, or its mixture's."""
     if not isinstance(model, OrderAgnosticMADE):
         return [(model.ordering, model.logits)]
+    return [
+        (ordering, functools.partial(model.logits, ordering=ordering))
+        for ordering in model.orderings
+    ]
 
-    def in_ordering(ordering):
-        return lambda x, y=None: model.logits(x, y, ordering=ordering)
 
-    return [(ordering, in_ordering(ordering)) for ordering in model.orderings]
-
-
-def log_prob_of(logits, x):
-    """log p(x) of each image from the log-odds of its pixels, in double precision."""
-    return likelihoods.bernoulli(x, logits.detach().double()).flatten(1).sum(1)
+def log_prob_of(model, logits, x):
+    """log p(x) of each image from the parameters of its pixels, in double precision."""
+    return model.law.log_prob(x, logits.detach().double()).flatten(1).sum(1)
 
 
 def state_of(model):

@@ -1,4 +1,4 @@
-"""Sampling: fast and naive, the law of the samples by enumeration, completions, callbacks."""
+"""Sampling: fast and naive, what is drawn and what is told, completions, the law of the samples."""
 
 import copy
 import math
@@ -7,14 +7,15 @@ import pytest
 import torch
 from autoregressive_models import (
     AGNOSTIC,
-    CASES,
+    ALL_CASES,
     CLASSES,
     KINDS,
     LEFT_AND_ABOVE,
+    ONE_ORDERING,
     SHAPE,
     build,
+    default_shape,
     labels,
-    laws,
     log_prob_of,
     perturb,
     random_images,
@@ -27,71 +28,129 @@ from autoregressive_models import (
 from course_utils.autoregressive import FVSBN, MADE, NADE, MarkovTable, OrderAgnosticMADE
 from course_utils.evaluation import enumerate_images
 
-DIMS = math.prod(SHAPE)
 SMALL = (1, 2, 2)  # 16 images
-N = 20_000  # samples, when their law is tested
+N = 8_000  # samples, when their law is tested
 
 
-def random_mask(n):
-    return torch.rand(n, 1, *SHAPE[1:], generator=seeded(6)) < 0.5
+def some_known(model, n):
+    """Options of `sample`: images to complete, each with its own mask."""
+    mask = torch.rand(n, 1, *model.shape[1:], generator=seeded(6)) < 0.4
+    return {"given": random_images(model, n), "mask": mask}
 
 
 # ---- fast and naive ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", ["random", "trained"])
-@pytest.mark.parametrize("n", [1, 16])
-@pytest.mark.parametrize(("kind", "num_classes"), CASES)
-def test_the_fast_sampler_is_the_naive_one(kind, num_classes, n, state):
-    model = build(kind, num_classes, state=state)
+@pytest.mark.parametrize("n", [1, 8])
+@pytest.mark.parametrize(("kind", "num_classes"), ALL_CASES)
+def test_the_fast_sampler_is_the_naive_one(kind, num_classes, n):
+    model = build(kind, num_classes)
     y = labels(model, n)
-    completion = {"given": random_images(model, n), "mask": random_mask(n)}
-    for options in ({}, {"temperature": 0.5}, {"temperature": 0.0}, completion):
-        for seed in range(2):
-            # two copies: neither can see what the other would spoil
-            naive, fast = (
-                copy.deepcopy(model).sample(n, y, generator=seeded(seed), naive=naive, **options)
-                for naive in (True, False)
-            )
-            assert torch.equal(naive, fast)
+    for options in ({"temperature": 0.5}, some_known(model, n)):
+        # two copies: neither can see what the other would spoil
+        naive, fast = (
+            copy.deepcopy(model).sample(n, y, generator=seeded(), naive=naive, **options)
+            for naive in (True, False)
+        )
+        assert naive.shape == (n, *model.shape) and naive.dtype == torch.uint8
+        assert torch.equal(naive, fast)
 
 
-def record_visit(model, n, y, ordering):
-    """Visit `n` images whose bits are drawn here -> the images, the log-odds met `(D, n)`."""
-    bits, met = torch.randint(0, 2, (model.dims, n), generator=seeded()), []
+def visitor(x, ordering, met):
+    """What `visit` asks for: it notes the parameters met, and writes the pixels of `x`."""
 
     def choose(i, logits, out):
         met.append(logits.clone())
-        out.copy_(bits[i])
+        out.copy_(x.flatten(1)[:, ordering[i]])
 
-    with torch.no_grad():
-        c = model.condition(y, n)
-        x = copy.deepcopy(model)._visit(choose, n, c, ordering)
-    assert torch.equal(x.flatten(1).T[ordering], bits)
-    return x, torch.stack(met)
+    return choose
 
 
-@pytest.mark.parametrize("n", [1, 16])
-@pytest.mark.parametrize(("kind", "num_classes"), CASES)
-def test_the_log_odds_of_the_stepper_are_those_of_one_pass(kind, num_classes, n):
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize(("kind", "num_classes"), ALL_CASES)
+def test_the_parameters_met_by_a_visit_are_those_of_one_pass(kind, num_classes, n):
     model = build(kind, num_classes)
-    y = labels(model, n)
-    for ordering, logits in laws(model):
-        x, met = record_visit(model, n, y, ordering)
-        expected = logits(x, y).detach().flatten(1).T[ordering]
-        torch.testing.assert_close(met, expected, rtol=0, atol=1e-5)
+    x, y, met = random_images(model, n), labels(model, n), []
+    assert torch.equal(model.visit(visitor(x, model.ordering, met), n, y), x)
+    expected = model.logits(x, y).detach().flatten(-3)[..., model.ordering]
+    torch.testing.assert_close(torch.stack(met, -1), expected, rtol=1e-4, atol=1e-5)
+    assert not met[-1].requires_grad
 
 
-@pytest.mark.parametrize("kind", ["FVSBN", "NADE, lean", "MADE, 2 layers", "agnostic, 2 layers"])
-def test_a_visit_in_another_ordering_than_the_model_s_own(kind):
+@pytest.mark.parametrize("num_classes", [None, CLASSES])
+@pytest.mark.parametrize("kind", ["FVSBN", "NADE, lean", "MADE, 2 layers", *AGNOSTIC])
+def test_a_visit_in_another_ordering_than_the_model_s_own(kind, num_classes):
     """All the parts of a network follow the ordering that they receive."""
-    model, ordering = build(kind), random_ordering(DIMS, 7)
-    x, met = record_visit(model, 16, None, ordering)
+    model, ordering = build(kind, num_classes), random_ordering(6, 7)
+    x, met = random_images(model, 16), []
+    classes = model.condition(labels(model, 16), 16)
     with torch.no_grad():
-        expected = model._logits(x.flatten(1).float(), None, ordering).T[ordering]
-        elsewhere = model._logits(x.flatten(1).float(), None, model.ordering).T[ordering]
-    torch.testing.assert_close(met, expected, rtol=0, atol=1e-5)
-    assert (met - elsewhere).abs().max() > 0.1
+        found = model._visit(visitor(x, ordering, met), 16, classes, ordering)
+        own, other = (
+            model._logits(x.flatten(1).float(), classes, o).T[ordering]
+            for o in (model.ordering, ordering)
+        )
+    assert torch.equal(found, x)
+    torch.testing.assert_close(torch.stack(met), other, rtol=0, atol=1e-5)
+    assert (other - own).abs().max() > 0.1
+
+
+# ---- what is drawn ----------------------------------------------------------------------------
+
+
+def level_probabilities(model, x, y=None, temperature=1.0):
+    """Of each pixel of `x` given those before it, `(n, levels, C, H, W)`, in double precision."""
+    with torch.no_grad():
+        logits = model.logits(x, y).double()
+    every = [model.law.log_prob(torch.full_like(x, k), logits) for k in range(model.levels)]
+    log_probs = torch.stack(every, 1)
+    if temperature == 0:
+        return (log_probs == log_probs.amax(1, keepdim=True)).double()
+    return torch.softmax(log_probs / temperature, 1)
+
+
+def chosen(probabilities, uniform):
+    """The levels that these numbers choose, and where no rounding error could change them.
+
+    A pixel of two levels is 1 below p(1); of more, its level is the number of steps passed.
+    """
+    binary = probabilities.shape[1] == 2
+    steps = probabilities[:, 1:] if binary else probabilities.cumsum(1)[:, :-1]
+    passed = (steps <= uniform[:, None]).sum(1)
+    clear = ((steps - uniform[:, None]).abs() > 1e-5).all(1)
+    return (1 - passed if binary else passed), clear
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 0.0])
+@pytest.mark.parametrize(("kind", "num_classes"), ONE_ORDERING)
+def test_what_is_drawn_and_what_the_callback_is_told(kind, num_classes, temperature):
+    """Each pixel from its uniform number and one pass on the image; the known ones are kept.
+
+    So a known pixel is not seen by the hidden ones before it.
+    """
+    model = build(kind, num_classes)
+    y, calls = labels(model, 8), []
+    completion = some_known(model, 8) if temperature == 0.5 else {}
+
+    def callback(pixel, values, probabilities):
+        calls.append((pixel, values.clone(), probabilities.clone()))
+
+    options = {"temperature": temperature, "callback": callback} | completion
+    x = model.sample(8, y, generator=seeded(), **options)
+    probabilities = level_probabilities(model, x, y, temperature)
+    levels, clear = chosen(probabilities, torch.rand(8, model.dims, generator=seeded()).view_as(x))
+    if completion:
+        known = completion["mask"].expand_as(x)
+        assert torch.equal(x[known], completion["given"][known])
+        clear &= ~known
+    assert clear.any() and torch.equal(x[clear].long(), levels[clear])
+
+    pixels, values, told = zip(*calls)
+    assert list(pixels) == model.ordering.tolist() and type(pixels[0]) is int
+    assert torch.equal(torch.stack(values, 1).to(torch.uint8), x.flatten(1)[:, model.ordering])
+    expected = probabilities.flatten(2)[..., model.ordering]
+    expected = expected[:, 1] if model.levels == 2 else expected
+    torch.testing.assert_close(torch.stack(told, -1).double(), expected, rtol=1e-4, atol=1e-4)
 
 
 REALISTIC = {
@@ -105,81 +164,78 @@ REALISTIC = {
 
 
 @pytest.mark.parametrize("kind", REALISTIC)
-def test_a_pixel_is_one_when_its_uniform_number_is_below_its_probability(kind):
-    """At 28×28: the samples from the numbers of the generator and the log-odds of one pass."""
+def test_what_is_drawn_at_28_by_28(kind):
     torch.manual_seed(0)
     model = REALISTIC[kind]((1, 28, 28), ordering=random_ordering(784))
     perturb(model).eval()
     x = model.sample(4, generator=seeded(5))
     uniform = torch.rand(4, 784, generator=seeded(5)).view(x.shape)
-    with torch.no_grad():
-        probability = torch.sigmoid(model.logits(x))
-    clear = (uniform - probability).abs() > 1e-5
+    levels, clear = chosen(level_probabilities(model, x), uniform)
     assert clear.float().mean() > 0.99 and 0.2 < x.float().mean() < 0.8
-    assert torch.equal(x[clear], (uniform < probability)[clear].to(torch.uint8))
+    assert torch.equal(x[clear].long(), levels[clear])
 
 
-def test_the_fast_sampler_is_the_naive_one_at_28_by_28():
-    torch.manual_seed(0)
-    model = MADE((1, 28, 28), hidden=(60, 60), ordering=random_ordering(784))
-    perturb(model).eval()
-    naive = model.sample(4, generator=seeded(), naive=True)
-    assert torch.equal(model.sample(4, generator=seeded()), naive)
+@pytest.mark.parametrize("kind", AGNOSTIC)
+def test_the_callback_of_a_mixture_sees_every_pixel_of_every_image(kind):
+    model, count = build(kind), torch.zeros(6, dtype=torch.long)
+
+    def callback(pixel, values, probabilities):
+        count[pixel] += len(values)
+        assert values.shape == probabilities.shape
+
+    model.sample(8, generator=seeded(), callback=callback)
+    assert (count == 8).all()
+
+
+@pytest.mark.parametrize(
+    "kind", ["table, order 1", "NADE, lean", "agnostic, 1 layer", "gated: colour"]
+)
+def test_every_form_of_mask(kind):
+    model = build(kind, size=(2, 3))
+    channels, given = model.shape[0], random_images(model, 8)
+    for shape in [(2, 3), (1, 2, 3), (8, 1, 2, 3), (8, 1, 2, 1), (3,), ()]:
+        mask = torch.rand(shape, generator=seeded()) < 0.5
+        everywhere = mask.broadcast_to(8, 1, 2, 3).expand(8, channels, 2, 3)
+        x = model.sample(8, generator=seeded(), given=given, mask=mask)
+        assert torch.equal(x[everywhere], given[everywhere])
+        assert everywhere.all() or not torch.equal(x, given)
+    everything = torch.ones(2, 3, dtype=torch.bool)
+    one = model.sample(8, given=given[:1], mask=everything)
+    assert torch.equal(one, given[:1].expand_as(one))
+    hidden = model.sample(8, generator=seeded(), given=given, mask=~everything)
+    assert torch.equal(hidden, model.sample(8, generator=seeded()))
 
 
 # ---- the law of the samples -------------------------------------------------------------------
 
 
-def frequencies(x):
-    """Share of each of the 2^D images, in the order of `enumerate_images`."""
-    weights = 2 ** torch.arange(x[0].numel() - 1, -1, -1)
+def check_law(x, probability, levels=2):
+    """All frequencies within 4.5 standard errors of their probabilities; what cannot be, is not.
+
+    Those of the rarest images, which a few samples would disturb, are added up.
+    """
+    assert probability.sum().item() == pytest.approx(1, abs=1e-4)
+    weights = levels ** torch.arange(x[0].numel() - 1, -1, -1)
     number = (x.flatten(1).long() * weights).sum(1)
-    return number.bincount(minlength=2 ** len(weights)).double() / len(x)
-
-
-def check_law(x, probability):
-    """All frequencies within 4.5 standard errors of their probabilities; what cannot be, is not."""
-    assert probability.sum().item() == pytest.approx(1, abs=1e-5)
-    found = frequencies(x)
+    found = number.bincount(minlength=len(probability)).double() / len(x)
     assert (found[probability < 1e-12] == 0).all()
-    error = (probability * (1 - probability) / len(x)).sqrt().clamp(min=1e-6)
+    rare = probability * len(x) < 8
+    found = torch.cat([found[~rare], found[rare].sum()[None]])
+    probability = torch.cat([probability[~rare], probability[rare].sum()[None]])
+    error = (probability * (1 - probability).clamp(min=0) / len(x)).sqrt() + 1e-4
     assert ((found - probability) / error).abs().max() < 4.5
 
 
-def tempered(logits, temperature):
-    """Probabilities of all the images of SMALL when each pixel's log-odds are divided."""
-    x = enumerate_images(SMALL)
-    odds = logits(x).detach()
-    if temperature == 0:
-        return (x == (odds > 0)).flatten(1).all(1).double()
-    return log_prob_of(odds / temperature, x).exp()
-
-
-def mean(terms):
-    return torch.stack(terms).mean(0)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.4, 3.0, 0.0])
-@pytest.mark.parametrize("kind", KINDS)
-def test_samples_follow_the_exact_probabilities(kind, temperature):
-    model = build(kind, shape=SMALL)
-    x = model.sample(N, generator=seeded(), temperature=temperature)
-    assert x.shape == (N, *SMALL) and x.dtype == torch.uint8
-    expected = mean([tempered(logits, temperature) for _, logits in laws(model)])
-    check_law(x, expected)
-    if temperature == 1:
-        exact = model.log_prob(enumerate_images(SMALL)).detach().double().exp()
-        torch.testing.assert_close(expected, exact, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize(("kind", "num_classes"), [case for case in CASES if case[1]])
-def test_samples_follow_the_probabilities_of_their_class(kind, num_classes):
+@pytest.mark.parametrize(("kind", "num_classes"), ALL_CASES)
+def test_samples_follow_the_exact_probabilities(kind, num_classes):
     """The labels are interleaved: an image must not receive the class of another."""
-    model = build(kind, num_classes, shape=SMALL)
-    y = torch.arange(N) % CLASSES
-    x, images = model.sample(N, y, generator=seeded()), enumerate_images(SMALL)
-    for k in range(CLASSES):
-        check_law(x[y == k], model.log_prob(images, torch.tensor([k])).detach().double().exp())
+    model = build(kind, num_classes, shape=SMALL if kind in KINDS else default_shape(kind, (2, 1)))
+    y = labels(model, N)
+    x, images = model.sample(N, y, generator=seeded()), enumerate_images(model.shape, model.levels)
+    for k in range(num_classes or 1):
+        condition = None if y is None else torch.tensor([k])
+        exact = model.log_prob(images, condition).detach().double().exp()
+        check_law(x if y is None else x[y == k], exact, model.levels)
 
 
 def conditional(log_prob, given, known):
@@ -190,49 +246,13 @@ def conditional(log_prob, given, known):
     return joint / joint.sum()
 
 
-@pytest.mark.parametrize("num_known", [1, 2, 3])
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in AGNOSTIC])
-def test_completions_of_the_first_pixels_follow_the_exact_conditional(kind, num_known):
-    model = build(kind, shape=SMALL)
-    mask = torch.zeros(4, dtype=torch.bool)
-    mask[model.ordering[:num_known]] = True
-    mask, given = mask.view(2, 2), torch.tensor([[[1, 0], [1, 1]]])
-    x = model.sample(N, generator=seeded(), given=given[None], mask=mask)
-    assert (x == given)[:, :, mask].all()
-    check_law(x, conditional(model.log_prob, given, mask))
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.5])
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in AGNOSTIC])
-def test_a_known_pixel_is_not_seen_by_the_hidden_ones_before_it(kind, temperature):
-    model = build(kind, shape=SMALL)
-    mask = torch.zeros(4, dtype=torch.bool)
-    mask[model.ordering[[1, 3]]] = True
-    given = torch.tensor([[[0, 1], [1, 0]]])
-    x = model.sample(
-        N, generator=seeded(), given=given[None], mask=mask.view(2, 2), temperature=temperature
-    )
-    images = enumerate_images(SMALL)
-    odds = model.logits(images).detach().double() / temperature
-    pixels = torch.where(images == 1, odds.sigmoid(), (-odds).sigmoid()).flatten(1)
-    pixels[:, mask] = (images == given).flatten(1)[:, mask].double()
-    check_law(x, pixels.prod(1))
-
-
-def known_first(ordering, known):
-    """The same visit, but for the known pixels, which come first."""
-    known = known.flatten().tolist()
-    visit = ordering.tolist()
-    return [j for j in visit if known[j]] + [j for j in visit if not known[j]]
-
-
 @pytest.mark.parametrize("num_classes", [None, CLASSES])
 @pytest.mark.parametrize("kind", AGNOSTIC)
 def test_an_order_agnostic_model_completes_any_mask(kind, num_classes):
     """Each image has its own mask; its law is the mixture of the exact conditionals."""
     model = build(kind, num_classes, shape=SMALL)
     masks = torch.tensor([[[1, 0], [0, 0]], [[0, 1], [0, 1]], [[1, 1], [1, 0]], [[0, 0], [0, 0]]])
-    masks = masks.bool().view(4, 1, *SMALL[1:])
+    masks = masks.bool().view(4, *SMALL)
     pages = torch.tensor([[[1, 0], [0, 1]], [[0, 1], [0, 0]], [[0, 0], [1, 1]], [[1, 1], [1, 1]]])
     pages = pages.view(4, *SMALL)
     which = torch.arange(4 * N) % 4
@@ -240,117 +260,23 @@ def test_an_order_agnostic_model_completes_any_mask(kind, num_classes):
     given, mask = pages[which], masks[which]
     x = model.sample(4 * N, y, generator=seeded(), given=given, mask=mask)
     assert torch.equal(x[mask].long(), given[mask])
+    for k, known in enumerate(masks):
+        terms = []
+        for ordering in model.orderings:
+            seen = known.flatten()[ordering]
+            known_first = torch.cat([ordering[seen], ordering[~seen]])
 
-    def in_ordering(ordering):
-        return lambda images: log_prob_of(model.logits(images, y, ordering=ordering), images)
+            def log_prob(images, ordering=known_first):
+                return log_prob_of(model, model.logits(images, y, ordering=ordering), images)
 
-    for k in range(4):
-        terms = [
-            conditional(in_ordering(known_first(ordering, masks[k])), pages[k], masks[k])
-            for ordering in model.orderings
-        ]
-        check_law(x[which == k], mean(terms))
-
-
-@pytest.mark.parametrize(("kind", "num_classes"), CASES)
-def test_known_pixels_are_kept(kind, num_classes):
-    """Whatever the form of the mask, whatever the probabilities: one at 0, one at 1."""
-    model = build(kind, num_classes, shape=(2, 2, 3))
-    with torch.no_grad():
-        extremes = torch.tensor([60.0, -60.0]).repeat(6)
-        model.table.copy_(extremes[:, None]) if hasattr(model, "table") else model.b.copy_(extremes)
-    given, y = random_images(model, 8), labels(model, 8)
-    for shape in [(2, 3), (1, 2, 3), (8, 1, 2, 3), (8, 1, 2, 1), (3,), ()]:
-        mask = torch.rand(shape, generator=seeded()) < 0.5
-        everywhere = mask.broadcast_to(8, 1, 2, 3).expand(8, 2, 2, 3)
-        for temperature in (0.0, 1.0):
-            x = model.sample(
-                8, y, generator=seeded(), given=given, mask=mask, temperature=temperature
-            )
-            assert torch.equal(x[everywhere], given[everywhere])
-            if not everywhere.all():
-                assert not torch.equal(x, given)
-    everything = torch.ones(2, 3, dtype=torch.bool)
-    assert torch.equal(model.sample(8, y, given=given, mask=everything), given)
-    one = model.sample(8, y, given=given[:1], mask=everything)
-    assert torch.equal(one, given[:1].expand(8, 2, 2, 3))
+            terms.append(conditional(log_prob, pages[k], known))
+        check_law(x[which == k], torch.stack(terms).mean(0))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_empty_mask_changes_nothing(kind):
-    model = build(kind)
-    given, mask = random_images(model, 8), torch.zeros(2, 3, dtype=torch.bool)
-    completed = model.sample(8, generator=seeded(), given=given, mask=mask)
-    assert torch.equal(completed, model.sample(8, generator=seeded()))
+# ---- random streams, state --------------------------------------------------------------------
 
 
-# ---- the visit --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.5, 0.0])
-@pytest.mark.parametrize(
-    ("kind", "num_classes"), [case for case in CASES if case[0] not in AGNOSTIC]
-)
-def test_the_callback_sees_every_pixel_in_the_order_of_the_visit(kind, num_classes, temperature):
-    model = build(kind, num_classes)
-    y, calls = labels(model, 8), []
-
-    def callback(pixel, values, probabilities):
-        calls.append((pixel, values.clone(), probabilities.clone()))
-
-    x = model.sample(8, y, generator=seeded(), temperature=temperature, callback=callback)
-    pixels, values, probabilities = zip(*calls)
-    assert list(pixels) == model.ordering.tolist() and type(pixels[0]) is int
-    assert torch.equal(torch.stack(values, 1).to(torch.uint8), x.flatten(1)[:, model.ordering])
-    odds = model.logits(x, y).detach().flatten(1)[:, model.ordering]
-    expected = (odds > 0).float() if temperature == 0 else torch.sigmoid(odds / temperature)
-    torch.testing.assert_close(torch.stack(probabilities, 1), expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", AGNOSTIC)
-def test_the_callback_of_a_mixture_sees_every_pixel_of_every_image(kind):
-    model, count = build(kind), torch.zeros(DIMS, dtype=torch.long)
-
-    def callback(pixel, values, probabilities):
-        count[pixel] += len(values)
-        assert values.shape == probabilities.shape
-
-    model.sample(8, generator=seeded(), callback=callback)
-    assert (count == 8).all()
-
-
-def test_the_callback_also_sees_the_known_pixels():
-    model, seen = build("FVSBN"), {}
-    given, mask = random_images(model, 8), torch.tensor([[True, False, True], [False] * 3])
-    model.sample(
-        8, given=given, mask=mask, callback=lambda pixel, values, _: seen.update({pixel: values})
-    )
-    assert seen.keys() == set(range(DIMS))
-    for pixel in (0, 2):
-        assert torch.equal(seen[pixel].to(torch.uint8), given.flatten(1)[:, pixel])
-
-
-@pytest.mark.parametrize(("kind", "num_classes"), CASES)
-def test_the_visitor_decides(kind, num_classes):
-    """`visit` writes what it is told where its ordering says, and no gradient is kept."""
-    model = build(kind, num_classes)
-    images, met = random_images(model, 8), []
-    y = labels(model, 8)
-
-    def choose(i, logits, out):
-        met.append(logits.clone())
-        out.copy_(images.flatten(1)[:, model.ordering[i]])
-
-    assert torch.equal(model.visit(choose, 8, y), images)
-    expected = model.logits(images, y).detach().flatten(1)[:, model.ordering]
-    torch.testing.assert_close(torch.stack(met, 1), expected, rtol=0, atol=1e-5)
-    assert not met[-1].requires_grad
-
-
-# ---- random streams, state, modes -------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("kind", "num_classes"), CASES)
+@pytest.mark.parametrize(("kind", "num_classes"), ALL_CASES)
 def test_same_generator_same_samples_and_the_global_stream_is_left_alone(kind, num_classes):
     model = build(kind, num_classes)
     y = labels(model, 16)
@@ -362,20 +288,28 @@ def test_same_generator_same_samples_and_the_global_stream_is_left_alone(kind, n
     assert torch.equal(model.sample(16, y), first)
 
 
-@pytest.mark.parametrize("naive", [True, False])
 @pytest.mark.parametrize("n", [1, 5])
-@pytest.mark.parametrize(("kind", "num_classes"), CASES)
-def test_sampling_changes_no_state(kind, num_classes, n, naive):
+@pytest.mark.parametrize(("kind", "num_classes"), ALL_CASES)
+def test_sampling_changes_no_state(kind, num_classes, n):
     """A single image too: what is laid out for one image can be a view of the weights."""
     model = build(kind, num_classes).train()
-    before = state_of(model)
-    model.sample(n, labels(model, n), generator=seeded(), naive=naive)
-    assert same_state(state_of(model), before)
+    before, completion = state_of(model), some_known(model, n)
+    given = completion["given"].clone()
+    for options in ({}, completion):
+        for naive in (True, False):
+            model.sample(n, labels(model, n), generator=seeded(), naive=naive, **options)
+    assert same_state(state_of(model), before) and torch.equal(completion["given"], given)
     assert model.training
-    given, mask = random_images(model, n), random_mask(n)
-    given_before = given.clone()
-    model.sample(n, labels(model, n), generator=seeded(), given=given, mask=mask, naive=naive)
-    assert torch.equal(given, given_before) and same_state(state_of(model), before)
+
+
+@pytest.mark.parametrize("kind", ["FVSBN", "gated: binary"])
+def test_what_is_drawn_may_enter_a_training(kind):
+    """The loop runs in inference mode, whose tensors autograd refuses: none of them comes out."""
+    model = build(kind)
+    for x in (model.sample(2), model.visit(lambda i, logits, out: out.zero_(), 2)):
+        weight = torch.ones(x.shape, requires_grad=True)
+        (weight * x).sum().backward()
+        assert not x.is_inference() and torch.equal(weight.grad, x.float())
 
 
 # ---- wrong input ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""MADE: its masks by the paper and by counting paths; the network unit by unit; the mixture."""
+"""FVSBN and MADE: the masks by the paper; the networks unit by unit; the mixture."""
 
 import copy
 
@@ -10,21 +10,17 @@ from autoregressive_models import (
     KINDS,
     SHAPE,
     build,
-    chain_images,
     labels,
-    log_prob_of,
     perturb,
     random_images,
     random_ordering,
-    seeded,
-    state_of,
 )
 
-from course_utils.autoregressive import MADE, OrderAgnosticMADE
-from course_utils.evaluation import enumerate_images, measured_dependencies, total_probability
+from course_utils.autoregressive import FVSBN, MADE, OrderAgnosticMADE
+from course_utils.evaluation import measured_dependencies, total_probability
 
 HIDDEN = [(), (5,), (3,), (20,), (20, 15), (7, 20, 5)]
-MADES = [kind for kind in KINDS if kind.startswith(("MADE", "agnostic"))]
+MADES = [kind for kind in KINDS if kind.startswith(("FVSBN", "MADE", "agnostic"))]
 
 
 # ---- the masks --------------------------------------------------------------------------------
@@ -56,42 +52,23 @@ def test_the_masks_are_the_equations_of_the_paper(hidden):
     assert mask_A.tolist() == [[float(d > e) for e in ranks] for d in ranks]
 
 
-@pytest.mark.parametrize("hidden", HIDDEN[1:])
-def test_the_paths_from_pixels_to_outputs_all_go_forward_in_the_visit(hidden):
-    """The product of the masks counts the paths: strictly triangular, and full if H ≥ D − 1."""
-    ordering = random_ordering(6)
-    masks, mask_V, _ = MADE(SHAPE, hidden=hidden).masks(ordering)
-    paths = torch.eye(6)
-    for mask in (*masks, mask_V):
-        paths = mask @ paths
-    paths = paths[ordering][:, ordering]
-    assert torch.equal(paths, paths.tril(-1))
-    if min(hidden) >= 5:
-        assert torch.equal(paths > 0, torch.ones(6, 6).tril(-1).bool())
+def test_the_mask_of_an_fvsbn():
+    """Visit 2, 0, 1: pixel 0 reads 2, pixel 1 reads 0 and 2, pixel 2 reads nothing."""
+    expected = [[False, False, True], [True, False, True], [False, False, False]]
+    assert FVSBN((1, 1, 3), ordering=[2, 0, 1]).mask().tolist() == expected
+    assert FVSBN((1, 1, 3)).mask(torch.tensor([2, 0, 1])).tolist() == expected
 
 
-def test_few_hidden_units_read_less_than_all_the_past():
-    """Three units for six pixels, of degrees 1, 2, 4: the past is seen in three pieces."""
-    ordering = random_ordering(6)
-    with pytest.warns(UserWarning, match="no longer see all those before them"):
-        model = MADE(SHAPE, hidden=(3,), direct=False, ordering=ordering)
-    perturb(model).eval()
-    assert model.degrees()[0].tolist() == [1, 2, 4]
-    with torch.no_grad():
-        model.layers[0].bias.fill_(20)  # no unit is silent
-    found = measured_dependencies(model.logits, SHAPE)[ordering][:, ordering]
-    expected = torch.zeros(6, 6, dtype=torch.bool)
-    for step, seen in enumerate([0, 1, 2, 2, 4, 4]):
-        expected[step, :seen] = True
-    assert torch.equal(found, expected)
+def test_an_fvsbn_starts_as_a_fair_coin():
+    assert not FVSBN(SHAPE).logits(torch.ones(1, *SHAPE, dtype=torch.uint8)).any()
 
 
-def test_the_masks_are_no_weights():
-    model = build("MADE, 2 layers")
-    assert not any("mask" in name for name in model.state_dict())
-    before = state_of(model)
-    model.masks(random_ordering(6, 5))
-    assert all(torch.equal(before[name], value) for name, value in state_of(model).items())
+def test_mixed_classes_mix_their_biases():
+    model, x = build("FVSBN", CLASSES), random_images(build("FVSBN"), 1)
+    parts = torch.cat([model.logits(x, torch.tensor([k])) for k in range(CLASSES)])
+    weights = torch.tensor([[0.2, 0.5, 0.3]])
+    expected = (weights.view(3, 1, 1, 1) * parts).sum(0, keepdim=True)
+    torch.testing.assert_close(model.logits(x, weights), expected)
 
 
 def test_an_image_of_one_pixel():
@@ -105,11 +82,15 @@ def test_an_image_of_one_pixel():
 
 
 def unit_by_unit(model, image, y, visit):
-    """The log-odds of one image by the definition: a unit of degree m sees m pixels, no other."""
+    """The log-odds of one image by the definition: a unit of degree m sees m pixels, no other.
+
+    An FVSBN has no unit: each pixel is a logistic regression on those before it.
+    """
     weights = {name: value.tolist() for name, value in model.state_dict().items()}
+    direct = weights.get("alpha", weights.get("A"))
     agnostic = isinstance(model, OrderAgnosticMADE)
     below, degrees_below = None, None
-    for number, degrees in enumerate(model.degrees()):
+    for number, degrees in enumerate([] if "alpha" in weights else model.degrees()):
         units = []
         for k, m in enumerate(degrees.tolist()):
             a = weights[f"layers.{number}.bias"][k]
@@ -130,8 +111,8 @@ def unit_by_unit(model, image, y, visit):
         if below is not None:
             row = weights["V.weight"][i]
             odds[i] += sum(w * h for w, h, m in zip(row, below, degrees_below) if m <= step)
-        if model.A is not None:
-            odds[i] += sum(weights["A"][i][j] * image[j] for j in visit[:step])
+        if direct is not None:
+            odds[i] += sum(direct[i][j] * image[j] for j in visit[:step])
             odds[i] += sum(weights["U_A"][i][j] for j in visit[:step]) if agnostic else 0
     return odds
 
@@ -151,15 +132,6 @@ def test_the_network_unit_by_unit(kind, num_classes):
             label = None if y is None else y[n].item()
             expected = unit_by_unit(model, image, label, ordering.tolist())
             assert found[n].tolist() == pytest.approx(expected, abs=1e-4)
-
-
-def test_masked_weights_are_never_learned():
-    model = build("MADE, 2 layers").train()
-    model.loss(chain_images()[0]).backward()
-    hidden, mask_V, mask_A = model.masks(model.ordering)
-    weights = [*(layer.weight for layer in model.layers), model.V.weight, model.A]
-    for weight, mask in zip(weights, (*hidden, mask_V, mask_A)):
-        assert (weight.grad[mask == 0] == 0).all() and weight.grad.any()
 
 
 def test_dropout_acts_in_training_only():
@@ -187,49 +159,11 @@ def test_the_orderings_are_those_of_the_seed():
     assert not torch.equal(one.orderings, other.orderings)
     for ordering in one.orderings:
         assert ordering.sort().values.tolist() == list(range(6))
-    state = torch.get_rng_state()
     torch.manual_seed(0)
     weights = MADE(SHAPE).state_dict()
     torch.manual_seed(0)
     agnostic = OrderAgnosticMADE(SHAPE, seed=8).state_dict()
     assert all(torch.equal(agnostic[k], v) for k, v in weights.items() if k != "ordering")
-    torch.set_rng_state(state)
-
-
-@pytest.mark.parametrize("kind", AGNOSTIC)
-def test_probabilities_are_averaged_never_logits(kind):
-    model = perturb(build(kind), 1.0, seed=7)
-    x = enumerate_images(SHAPE)
-    each = torch.stack([model.logits(x, ordering=ordering) for ordering in model.orderings])
-    averaged = log_prob_of(each.mean(0), x).exp().sum().item()
-    mixture = model.log_prob(x).double().exp().sum().item()
-    assert mixture == pytest.approx(1, abs=1e-5)
-    assert abs(averaged - 1) > 1e-3
-
-
-@pytest.mark.parametrize("kind", AGNOSTIC)
-def test_any_ordering_is_a_law(kind):
-    """Also one that is not in the mixture; by default, `logits` takes the first."""
-    model = build(kind)
-    x = random_images(model)
-    for seed in range(3):
-        ordering = random_ordering(6, 20 + seed)
-        total = total_probability(
-            lambda x: log_prob_of(model.logits(x, ordering=ordering), x),  # noqa: B023
-            SHAPE,
-        )
-        assert total == pytest.approx(1, abs=1e-5)
-        found = measured_dependencies(
-            lambda x: model.logits(x, ordering=ordering.tolist()),  # noqa: B023
-            SHAPE,
-            num_images=32,
-        )
-        assert torch.equal(found[ordering][:, ordering], torch.ones(6, 6).tril(-1).bool())
-    first = model.orderings[0]
-    assert torch.equal(model.logits(x), model.logits(x, ordering=first))
-    assert torch.equal(model.pixel_log_prob(x), model.pixel_log_prob(x, ordering=first))
-    with pytest.raises(ValueError, match="expected a permutation of 0, …, 5; pixel 3"):
-        model.logits(x, ordering=[0, 1, 2, 5, 4, 4])
 
 
 @pytest.mark.parametrize("num_classes", [None, CLASSES])
@@ -250,31 +184,11 @@ def test_the_loss_is_that_of_one_ordering_of_the_global_random_stream(num_classe
     assert len(losses) > 3
 
 
-def test_visited_or_not_is_learned_whatever_the_value():
-    """Of an image all at 0, plain MADE gives a pixel the same odds wherever it is visited."""
-    x = torch.zeros(1, *SHAPE, dtype=torch.uint8)
-    first, last = torch.arange(6), torch.arange(5, -1, -1)
-    model = build("agnostic, 0 layers")
-    with torch.no_grad():
-        model.U_A.zero_()
-    assert torch.equal(model.logits(x, ordering=first), model.logits(x, ordering=last))
-    with torch.no_grad():
-        model.U_A[0, 1:] = 1.0
-    odds = [model.logits(x, ordering=order).flatten() - model.b for order in (first, last)]
-    torch.testing.assert_close(odds[0], torch.zeros(6))  # visited first, pixel 0 knows nothing
-    torch.testing.assert_close(odds[1], torch.tensor([5.0, 0, 0, 0, 0, 0]))
-
-
-def test_a_mixture_of_one_ordering_is_a_made():
-    """Once « visited » weighs nothing."""
-    agnostic = perturb(OrderAgnosticMADE(SHAPE, hidden=(20, 15), num_orderings=1)).eval()
-    made = MADE(SHAPE, hidden=(20, 15)).eval()
-    weights = agnostic.state_dict()
-    made.load_state_dict({name: weights[name] for name in made.state_dict()})
-    x = enumerate_images(SHAPE)
-    assert (agnostic.log_prob(x) - made.log_prob(x)).abs().max() > 0.1
-    with torch.no_grad():
-        agnostic.U_A.zero_(), agnostic.U_hidden.zero_()
-    torch.testing.assert_close(agnostic.log_prob(x), made.log_prob(x))
-    found, expected = (model.sample(9, generator=seeded()) for model in (agnostic, made))
-    assert torch.equal(found, expected)
+def test_one_ordering_may_be_asked_for():
+    """By default, `logits` takes the first of the mixture."""
+    model = build("agnostic, 2 layers")
+    x, first = random_images(model), model.orderings[0]
+    assert torch.equal(model.logits(x), model.logits(x, ordering=first.tolist()))
+    assert torch.equal(model.pixel_log_prob(x), model.pixel_log_prob(x, ordering=first))
+    with pytest.raises(ValueError, match="expected a permutation of 0, …, 5; pixel 3"):
+        model.logits(x, ordering=[0, 1, 2, 5, 4, 4])

@@ -8,7 +8,6 @@ import torch
 from autoregressive_models import (
     LEFT_AND_ABOVE,
     SHAPE,
-    build,
     chain_images,
     column_by_column,
     random_images,
@@ -26,13 +25,13 @@ def parents_by_hand(model, order=None, neighbours=None):
         if neighbours is None:
             parents[pixel] = [visit[step - k] if step >= k else None for k in range(1, order + 1)]
             continue
-        channel, rest = divmod(pixel, height * width)
-        row, column = divmod(rest, width)
-        parents[pixel] = []
-        for rows, columns in neighbours:
-            r, c = row + rows, column + columns
-            inside = 0 <= r < height and 0 <= c < width
-            parents[pixel].append((channel * height + r) * width + c if inside else None)
+        row, column = pixel // width % height, pixel % width
+        parents[pixel] = [
+            pixel + rows * width + columns
+            if 0 <= row + rows < height and 0 <= column + columns < width
+            else None
+            for rows, columns in neighbours
+        ]
     return parents
 
 
@@ -84,28 +83,12 @@ def test_before_counting_every_pixel_is_a_fair_coin():
     torch.testing.assert_close(model.log_prob(x), torch.full((10,), -6 * math.log(2)))
 
 
-def test_a_context_never_seen_is_a_fair_coin():
-    model = MarkovTable((1, 1, 2), order=1).count(torch.zeros(50, 1, 1, 2, dtype=torch.uint8))
-    odds = model.logits(torch.tensor([[[[0, 1]]], [[[1, 1]]]]))[:, 0, 0, 1].tolist()
-    assert odds == pytest.approx([math.log(0.5 / 50.5), 0.0])
-
-
 def test_counting_again_forgets_what_was_counted():
     images, _ = chain_images(60)
     model = MarkovTable(SHAPE, order=2).count(1 - images)
     expected = MarkovTable(SHAPE, order=2).count(images).table
     assert torch.equal(model.count(images).table, expected)
     assert torch.equal(MarkovTable(SHAPE, order=2).start_from(images).table, expected)
-
-
-def test_more_parents_tell_more_of_the_training_images():
-    images, _ = chain_images(400)
-    raster = {"ordering": torch.arange(6)}
-    losses = [
-        MarkovTable(SHAPE, order=order, **raster).count(images).eval().loss(images).item()
-        for order in (0, 1, 3)
-    ]
-    assert losses[0] > losses[1] + 0.5 and losses[1] > losses[2]
 
 
 def test_count_forgets_no_image_of_a_large_set():
@@ -150,16 +133,9 @@ def test_a_parent_must_come_before_its_pixel(neighbours, ordering):
         MarkovTable(SHAPE, neighbours=neighbours, ordering=ordering)
 
 
-@pytest.mark.parametrize(
-    ("neighbours", "ordering"),
-    [
-        (((0, 1), (1, 0), (1, -1)), torch.arange(5, -1, -1)),
-        (((1, -1), (-1, 0)), column_by_column(SHAPE)),
-    ],
-)
-def test_other_orderings_allow_other_neighbours(neighbours, ordering):
-    model = MarkovTable(SHAPE, neighbours=neighbours, ordering=ordering)
-    assert model.table.shape == (6, 2 ** len(neighbours))
+def test_other_orderings_allow_other_neighbours():
+    MarkovTable(SHAPE, neighbours=((0, 1), (1, 0), (1, -1)), ordering=torch.arange(5, -1, -1))
+    MarkovTable(SHAPE, neighbours=((1, -1), (-1, 0)), ordering=column_by_column(SHAPE))
 
 
 def test_a_table_is_not_trained_by_gradient():
@@ -178,16 +154,3 @@ def test_wrong_pseudo_counts(pseudo_count):
     images, _ = chain_images(5)
     with pytest.raises(ValueError, match=f"pseudo_count={pseudo_count}: expected a positive"):
         MarkovTable(SHAPE, order=1).count(images, pseudo_count=pseudo_count)
-
-
-@pytest.mark.parametrize(
-    ("x", "error", "message"),
-    [
-        (torch.zeros(5, *SHAPE), TypeError, "quantise"),
-        (torch.full((5, *SHAPE), 2), ValueError, "levels=2"),
-    ],
-)
-def test_only_binary_images_are_counted(x, error, message):
-    model = build("table, order 1")
-    with pytest.raises(error, match=message):
-        model.count(x)

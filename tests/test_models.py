@@ -187,11 +187,6 @@ def test_a_hidden_layer_is_a_number_or_a_tuple(model):
             model((1, 2, 2), hidden=wrong)
 
 
-def test_a_nade_has_one_hidden_layer():
-    with pytest.raises(ValueError, match="one hidden layer; MADE has several"):
-        NADE((1, 2, 2), hidden=(5, 5))
-
-
 @pytest.mark.parametrize("hidden", [(5, 20), 14])
 def test_a_made_too_narrow_to_see_all_the_past_says_so(hidden):
     with pytest.warns(UserWarning, match="fewer than 15 units.*more units, or direct=True"):
