@@ -184,22 +184,18 @@ def test_a_bare_machine_opens_the_course(tmp_path):
 
 
 @pytest.mark.parametrize("told", ["by its configuration", "by its variables"])
-def test_pip_is_told_to_install_elsewhere_or_not_at_all(told, machine):
+def test_pip_is_told_where_packages_come_from_but_not_where_they_go(told, machine):
     elsewhere = machine.home / "elsewhere"
     asked = {"user": "true", "target": elsewhere, "dry-run": "true"}
     if told == "by its variables":
         machine.opens(**{f"PIP_{k.replace('-', '_').upper()}": str(v) for k, v in asked.items()})
     else:
-        lines = [f"{key} = {value}" for key, value in asked.items()]
-        write(machine.home / ".config/pip/pip.conf", "\n".join(["[install]", *lines]))
+        links = machine.settings.pop("PIP_FIND_LINKS")
+        lines = ["[global]", f"find-links = {links}", "[install]"]
+        lines += [f"{key} = {value}" for key, value in asked.items()]
+        write(machine.home / ".config/pip/pip.conf", "\n".join(lines))
         machine.opens()
     assert not elsewhere.exists() and not (machine.home / ".local").exists()
-
-
-def test_how_to_reach_packages_is_for_pip_s_own_configuration_to_say(machine):
-    links = machine.settings.pop("PIP_FIND_LINKS")
-    write(machine.home / ".config/pip/pip.conf", f"[global]\nfind-links = {links}\n")
-    machine.opens()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
