@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from notebook_files import ROOT
@@ -41,27 +42,28 @@ def checkout(tmp_path_factory):
 
 
 @pytest.fixture
-def students(tmp_path):
+def students(tmp_path, checkout):
     """Two users: a home folder each, and the environment of their processes."""
+    ours = {"PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": ""}
     environments = []
     for name in ("alice", "bob"):
         home = tmp_path / name
         home.mkdir()
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("COURSE_", "XDG_"))}
         offline = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
-        environments.append(inherited | offline | {"HOME": str(home)})
+        environments.append(inherited | offline | ours | {"HOME": str(home)})
     return environments
 
 
-def start(checkout, environment, *command):
-    environment = environment | {"PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": ""}
-    return subprocess.Popen(
-        [*without_privileges(), sys.executable, *command], cwd=environment["HOME"],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-def finish(processes):
+def together(students, *command):
+    """What a command of each student says, all at once."""
+    processes = [
+        subprocess.Popen(
+            [*without_privileges(), sys.executable, *command], cwd=student["HOME"], env=student,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for student in students
+    ]  # fmt: skip
     outputs = [process.communicate(timeout=280)[0] for process in processes]
     for process, output in zip(processes, outputs):
         assert process.returncode == 0, output
@@ -75,21 +77,17 @@ def contents(folder):
 def test_two_students_run_a_notebook_of_a_read_only_checkout(checkout, students):
     before = contents(checkout)
     with pytest.raises(AssertionError):  # the folder is read-only indeed
-        finish([start(checkout, students[0], "-c", f"open('{checkout}/notebooks/x', 'w')")])
-    command = ("-m", "jupyter", "nbconvert", "--to", "notebook", "--execute")
-    finish([
-        start(checkout, student, *command, f"--output-dir={student['HOME']}",
-              checkout / "notebooks" / NOTEBOOK)
-        for student in students
-    ])  # fmt: skip
+        together(students, "-c", f"open('{checkout}/notebooks/x', 'w')")
+    command = ("-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", "--output-dir=.")
+    together(students, *command, checkout / "notebooks" / NOTEBOOK)
     for student in students:
-        executed = os.path.join(student["HOME"], NOTEBOOK)
-        assert '"output_type": "error"' not in open(executed, encoding="utf-8").read()
+        executed = Path(student["HOME"], NOTEBOOK).read_text(encoding="utf-8")
+        assert '"output_type": "error"' not in executed
     assert contents(checkout) == before
 
 
 def test_what_a_student_downloads_goes_home_and_one_thread_is_enough(checkout, students):
-    outputs = finish([start(checkout, student, "-c", SCRIPT) for student in students])
+    outputs = together(students, "-c", SCRIPT)
     for student, output in zip(students, outputs):
         package, root, threads, *_, error = output.splitlines()
         assert package.startswith(str(checkout)), "the shared installation is the one that runs"
