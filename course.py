@@ -170,8 +170,8 @@ def install():
         if run(*command, world=pip_world(PYTHON)):
             sys.exit(
                 "The installation stopped (see above). Check the network and the free disk space "
-                "(2 GB, or 7 GB with CUDA), and that PyTorch exists for this Python and this processor "
-                "(https://pytorch.org/get-started). Then run the same command again."
+                "(2 GB, or 7 GB with CUDA), and that PyTorch exists for this Python and this "
+                "processor (https://pytorch.org/get-started). Then run the same command again."
             )
         # Written last, where the Python that runs will look for it: this file of paths makes it
         # find the course, and says what is installed.

@@ -1,13 +1,17 @@
 """The launcher `course.py`: what it starts, and on which machines it installs."""
 
+import functools
+import http.server
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -111,13 +115,13 @@ def write(path, text=""):
     return path
 
 
-def make_wheel(folder, name, **files):
-    """A package whose file `jupyterlab/__main__.py` tells what it was started with."""
-    about = f"{name}-1.dist-info"
-    with zipfile.ZipFile(folder / f"{name}-1-py3-none-any.whl", "w") as wheel:
+def make_wheel(folder, name, version="1", **files):
+    """A package that holds these files."""
+    about, metadata = f"{name}-{version}.dist-info", f"Name: {name}\nVersion: {version}\n"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
         for path, text in files.items():
             wheel.writestr(path, text)
-        wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\n{metadata}")
         tags = "Root-Is-Purelib: true\nTag: py3-none-any\n"
         wheel.writestr(f"{about}/WHEEL", f"Wheel-Version: 1.0\nGenerator: test\n{tags}")
         wheel.writestr(f"{about}/RECORD", "".join(f"{path},,\n" for path in wheel.namelist()))
@@ -141,6 +145,7 @@ class Machine:
             shutil.copytree(environment, self.venv, symlinks=True)
         self.settings = {"PATH": os.environ["PATH"], "HOME": str(self.home)}
         self.settings |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)}
+        self.settings["COURSE_TORCH"] = "default"  # nothing is asked of PyTorch's own index
 
     @property
     def venv(self):
@@ -244,6 +249,37 @@ def test_a_failed_installation_says_what_to_do_and_is_tried_again(machine):
         result = machine.start()
         assert result.returncode == 1 and "run the same command again" in result.stderr
         assert "Installing" in result.stdout
+
+
+@pytest.fixture
+def indexes(tmp_path):
+    """Address of two stand-ins: `pypi` has a torch, `cpu` the same version without CUDA."""
+    for folder, version in (("pypi", "1"), ("cpu", "1+cpu")):
+        (tmp_path / "www" / folder / "torch").mkdir(parents=True)
+        make_wheel(tmp_path / "www" / folder / "torch", "torch", version, **{"torch.py": ""})
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "www")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "asked, index, build",
+    [("cpu", "cpu", "1+cpu"), ("cpu", "gone", "1"), ("default", "cpu", "1")],
+)
+def test_the_build_of_torch_without_cuda_comes_where_it_is_wanted_and_within_reach(
+    asked, index, build, machine, indexes
+):
+    launcher = machine.folder / "course.py"
+    source = re.sub(r"CPU_WHEELS = .*", f'CPU_WHEELS = "{indexes}/{index}"', launcher.read_text())
+    write(launcher, source)
+    write(machine.folder / "requirements.txt", "torch\n")
+    del machine.settings["PIP_NO_INDEX"]
+    result = machine.start(PIP_INDEX_URL=f"{indexes}/pypi", COURSE_TORCH=asked)
+    (about,) = machine.venv.rglob("torch-*.dist-info")
+    assert about.name == f"torch-{build}.dist-info"
+    assert ("is out of reach" in result.stdout) == (index == "gone")
 
 
 @pytest.mark.skipif(without_privileges() is None, reason="a folder that cannot be written")

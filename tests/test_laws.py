@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from pixel_models import KINDS, seeded
+from autoregressive_models import PIXEL_KINDS as KINDS
+from autoregressive_models import seeded
 
 from course_utils.autoregressive import PixelCNN
 from course_utils.autoregressive.laws import Bernoulli, Categorical, Gaussian, LogisticMixture
