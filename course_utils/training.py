@@ -100,136 +100,230 @@ def fit(
         FloatingPointError: the loss is no longer finite; the model has its best weights back.
     """
     val_every = max(1, steps // 25) if val_every is None else val_every
-    for name, value in (
-        ("steps", steps),
-        ("batch_size", batch_size),
-        ("val_every", val_every),
-        ("val_size", val_size),
-    ):
-        if value < 1:
-            raise ValueError(f"{name}={value}: expected at least 1")
+    recipe = _Recipe(
+        steps, batch_size, lr, weight_decay, val_every, val_size, seed, conditional, bfloat16
+    )
     if patience is not None and patience < 1:
         raise ValueError(f"patience={patience}: expected at least 1 validation, or None")
-    if lr <= 0:
-        raise ValueError(f"lr={lr}: expected a positive learning rate")
     _check_data(data, conditional)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs the checkpoint=… to go on from")
 
-    recipe = {"steps": steps, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
-    recipe |= {"val_every": val_every, "val_size": val_size, "seed": seed}
-    recipe |= {"conditional": conditional, "bfloat16": bfloat16}
     home = _device_of(model)
-
-    def loss_of(part, indices):
-        x = part.images[indices].to(_device_of(model))
-        return model.loss(x, part.labels[indices].to(x.device)) if conditional else model.loss(x)
-
-    @torch.no_grad()
-    def validate():
-        """Validation loss, with the same noise at every call: two values can be compared."""
-        model.eval()
-        count, total = min(val_size, len(data.val.images)), 0.0
-        with _own_random_stream(_device_of(model), seed):
-            for indices in torch.arange(count).split(500):
-                total += loss_of(data.val, indices).item() * len(indices)
-        model.train()
-        return total / count
-
-    mode = "train" if pretrained is None else pretrained_mode()
-    if mode != "train":
-        recipe_and_data = recipe | {"data": data.name, "images": list(data.train.images.shape)}
-    if mode == "load":
-        model.cpu()  # noise differs from a device to another: weights are judged on this one
-        try:
-            history = History(**load_pretrained(pretrained, model, recipe_and_data, validate))
-        except UnusableWeights as reason:
-            print(f"Le fichier « {pretrained} » {reason}. Le modèle s'entraîne donc ici.")
-        else:
+    kept = _Pretrained(pretrained, model, data, recipe)
+    try:
+        if history := kept.load():
             if progress:
                 print(f"Poids déjà entraînés. {_summary(model, history)}")
             return history
-        finally:
-            model.to(home).eval()
 
-    device = choose_device() if device is None else torch.device(device)
-    model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps + 1)
-    state = {"step": 0, "best": copy_weights(model), "history": History()}
-    history = state["history"]
-
-    def note_validation(train_loss):
-        value = validate()
-        history.steps.append(state["step"])
-        history.train.append(train_loss)
-        history.val.append(value)
-        if value < history.best_val:
-            history.best_val, history.best_step = value, state["step"]
-            state["best"] = copy_weights(model)
-
-    batches = _Batches(len(data.train.images), batch_size, seed)
-    running, started = [], time.perf_counter()
-    bar = tqdm(total=steps, unit="pas", disable=not progress)
-    with _own_random_stream(device, seed):
-        try:
-            if resume and Path(checkpoint).exists():
-                _load_training(checkpoint, recipe, model, optimizer, scheduler, state)
-                history = state["history"]
-                started -= history.seconds
-                bar.update(state["step"])
-            if state["step"] == 0:
-                note_validation(train_loss=math.nan)  # the untrained model
-            history.end = "running"
-            model.train()
-            while state["step"] < steps:
-                if patience is not None and _validations_since_best(history) >= patience:
-                    history.end = "early stop"
-                    break
-                indices = batches(state["step"])
-                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                    loss = loss_of(data.train, indices)
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(_not_finite(loss.item(), state["step"], scheduler))
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                scheduler.step()
-                running.append(loss.item())
-                state["step"] += 1
-                bar.update()
-                if state["step"] % val_every == 0 or state["step"] == steps:
-                    note_validation(sum(running) / len(running))
-                    bar.set_postfix_str(
-                        f"train {history.train[-1]:.1f}, val {history.val[-1]:.1f} nats/image"
-                    )
-                    running = []
-                    history.seconds = time.perf_counter() - started
-                    if checkpoint is not None:
-                        _save_training(checkpoint, recipe, model, optimizer, scheduler, state)
-            else:
-                history.end = "finished"
-        except KeyboardInterrupt:
-            history.end = "interrupted"
-            if running:  # the steps since the last validation count too
-                note_validation(sum(running) / len(running))
-            tqdm.write(
-                f"Entraînement interrompu au pas {state['step']} sur {steps} : le modèle garde ses "
-                f"meilleurs poids, ceux du pas {history.best_step} "
-                f"(validation : {history.best_val:.1f} nats/image)."
-            )
-        finally:
-            bar.close()
-            model.load_state_dict(state["best"])
-            model.to(home).eval()
-            history.seconds = time.perf_counter() - started
-    if progress and history.end != "interrupted":
-        print(_summary(model, history))
-    if mode == "record" and history.end != "interrupted":
-        model.cpu()  # they will be judged there
-        save_pretrained(pretrained, model, recipe_and_data, asdict(history), validate)
+        device = choose_device() if device is None else torch.device(device)
+        training = _Training(model.to(device), data, recipe)
+        history = training.run(patience, checkpoint, resume, progress)
+        if progress and history.end != "interrupted":
+            print(_summary(model, history))
+        if history.end != "interrupted":
+            kept.save(history)
+        return history
+    finally:
         model.to(home).eval()
-    return history
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What makes a training what it is: on one machine, the same recipe gives the same weights."""
+
+    steps: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    val_every: int
+    val_size: int
+    seed: int
+    conditional: bool
+    bfloat16: bool
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "val_every", "val_size"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"{name}={value}: expected at least 1")
+        if self.lr <= 0:
+            raise ValueError(f"lr={self.lr}: expected a positive learning rate")
+
+
+class _Training:
+    """A training on its way: what it trains, how far it is, and the best weights so far."""
+
+    def __init__(self, model, data, recipe):
+        self.model, self.data, self.recipe = model, data, recipe
+        self.device = _device_of(model)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+        )
+        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, max_lr=recipe.lr, total_steps=recipe.steps + 1
+        )
+        self.batches = _Batches(len(data.train.images), recipe.batch_size, recipe.seed)
+        self.step, self.best, self.history = 0, copy_weights(model), History()
+        self.losses = []  # of the steps since the last validation
+
+    def run(self, patience, checkpoint, resume, progress):
+        """All the steps, unless something stops them; the model then has its best weights."""
+        steps, started = self.recipe.steps, time.perf_counter()
+        bar = tqdm(total=steps, unit="pas", disable=not progress)
+        with bar, _own_random_stream(self.device, self.recipe.seed):
+            try:
+                if resume and Path(checkpoint).exists():
+                    self.load(checkpoint)
+                    started -= self.history.seconds
+                    bar.update(self.step)
+                if self.step == 0:
+                    self.validate()  # the untrained model
+                self.model.train()
+                while self.step < steps:
+                    if patience is not None and _validations_since_best(self.history) >= patience:
+                        self.history.end = "early stop"
+                        break
+                    self.one_step()
+                    bar.update()
+                    if self.step % self.recipe.val_every == 0 or self.step == steps:
+                        self.validate()
+                        train, val = self.history.train[-1], self.history.val[-1]
+                        bar.set_postfix_str(f"train {train:.1f}, val {val:.1f} nats/image")
+                        self.history.seconds = time.perf_counter() - started
+                        if checkpoint is not None:
+                            self.save(checkpoint)
+                else:
+                    self.history.end = "finished"
+            except KeyboardInterrupt:
+                self.history.end = "interrupted"
+                if self.losses:  # the steps since the last validation count too
+                    self.validate()
+                tqdm.write(
+                    f"Entraînement interrompu au pas {self.step} sur {steps} : le modèle garde ses "
+                    f"meilleurs poids, ceux du pas {self.history.best_step} "
+                    f"(validation : {self.history.best_val:.1f} nats/image)."
+                )
+            finally:
+                self.model.load_state_dict(self.best)
+                self.history.seconds = time.perf_counter() - started
+        return self.history
+
+    def one_step(self):
+        indices = self.batches(self.step)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
+            loss = _loss(self.model, self.data.train, indices, self.recipe.conditional)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(_not_finite(loss.item(), self.step, self.scheduler))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.scheduler.step()
+        self.losses.append(loss.item())
+        self.step += 1
+
+    def validate(self):
+        """Note both losses, and keep the weights if they are the best."""
+        value = _validation_loss(self.model, self.data, self.recipe)
+        self.history.steps.append(self.step)
+        self.history.train.append(sum(self.losses) / len(self.losses) if self.losses else math.nan)
+        self.history.val.append(value)
+        self.losses = []
+        if value < self.history.best_val:
+            self.history.best_val, self.history.best_step = value, self.step
+            self.best = copy_weights(self.model)
+
+    def save(self, path):
+        """All that it needs to go on: weights, best weights, moments, noise, curves."""
+        adam = self.optimizer.state_dict()
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"best/{name}": value for name, value in self.best.items()}
+        for index, moments in adam["state"].items():
+            tensors |= {f"adam/{index}/{name}": value for name, value in moments.items()}
+        tensors["random/cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
+        metadata = {
+            "recipe": asdict(self.recipe),
+            "step": self.step,
+            "history": asdict(self.history),
+            "param_groups": adam["param_groups"],
+            "scheduler": self.scheduler.state_dict(),
+        }
+        write_tensors(tensors, path, metadata)
+
+    def load(self, path):
+        tensors, metadata = read_tensors(path)
+        if metadata.get("recipe") != asdict(self.recipe):
+            raise ValueError(
+                f"{path} was written by another training ({metadata.get('recipe')}, now "
+                f"{asdict(self.recipe)}): give the same arguments, or another checkpoint="
+            )
+        parts = {"model": {}, "best": {}, "adam": {}, "random": {}}
+        for name, value in tensors.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = value
+        restore(self.model, parts["model"], path)
+        moments = {}
+        for name, value in parts["adam"].items():
+            index, _, key = name.partition("/")
+            moments.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({"state": moments, "param_groups": metadata["param_groups"]})
+        self.scheduler.load_state_dict(metadata["scheduler"])
+        torch.set_rng_state(parts["random"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in parts["random"]:
+            torch.cuda.set_rng_state(parts["random"]["cuda"], self.device)
+        self.best = {name: value.to(self.device) for name, value in parts["best"].items()}
+        self.step, self.history = metadata["step"], History(**metadata["history"])
+        self.history.end = "running"
+
+
+class _Pretrained:
+    """The file of `data/weights/` where a model, trained, is kept: used, or made, when asked for.
+
+    Noise differs from a device to another: weights are judged on the CPU, always.
+    """
+
+    def __init__(self, name, model, data, recipe):
+        self.name, self.model = name, model
+        self.mode = "train" if name is None else pretrained_mode()
+        self.judge = lambda: _validation_loss(model, data, recipe)
+        if self.mode != "train":
+            self.asked = asdict(recipe) | {"data": data.name}
+            self.asked["images"] = list(data.train.images.shape)
+
+    def load(self):
+        """The history of the training recorded, whose weights the model now has; or None."""
+        if self.mode != "load":
+            return None
+        try:
+            return History(**load_pretrained(self.name, self.model.cpu(), self.asked, self.judge))
+        except UnusableWeights as reason:
+            print(f"Le fichier « {self.name} » {reason}. Le modèle s'entraîne donc ici.")
+
+    def save(self, history):
+        if self.mode == "record":
+            save_pretrained(self.name, self.model.cpu(), self.asked, asdict(history), self.judge)
+
+
+def _loss(model, part, indices, conditional):
+    x = part.images[indices].to(_device_of(model))
+    return model.loss(x, part.labels[indices].to(x.device)) if conditional else model.loss(x)
+
+
+@torch.no_grad()
+def _validation_loss(model, data, recipe):
+    """With the same noise at every call: two values can be compared."""
+    training = model.training
+    model.eval()
+    count, total = min(recipe.val_size, len(data.val.images)), 0.0
+    with _own_random_stream(_device_of(model), recipe.seed):
+        for indices in torch.arange(count).split(500):
+            loss = _loss(model, data.val, indices, recipe.conditional)
+            total += loss.item() * len(indices)
+    model.train(training)
+    return total / count
 
 
 def _summary(model, history):
@@ -306,55 +400,3 @@ def _not_finite(loss, step, scheduler):
         "The model has its best weights back. Usual causes: a learning rate too high (try a "
         "tenth), an unbounded log-variance (see course_utils.vae.bound_logvar), a logarithm of zero"
     )
-
-
-# ---------------------------------------------------------------------------------------------
-# Checkpoints
-# ---------------------------------------------------------------------------------------------
-
-
-def _save_training(path, recipe, model, optimizer, scheduler, state):
-    """All that a training needs to go on: weights, best weights, moments, noise, curves."""
-    adam = optimizer.state_dict()
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"best/{name}": value for name, value in state["best"].items()}
-    for index, moments in adam["state"].items():
-        tensors |= {f"adam/{index}/{name}": value for name, value in moments.items()}
-    tensors["random/cpu"] = torch.get_rng_state()
-    device = next(model.parameters()).device
-    if device.type == "cuda":
-        tensors["random/cuda"] = torch.cuda.get_rng_state(device)
-    metadata = {
-        "recipe": recipe,
-        "step": state["step"],
-        "history": asdict(state["history"]),
-        "param_groups": adam["param_groups"],
-        "scheduler": scheduler.state_dict(),
-    }
-    write_tensors(tensors, path, metadata)
-
-
-def _load_training(path, recipe, model, optimizer, scheduler, state):
-    tensors, metadata = read_tensors(path)
-    if metadata.get("recipe") != recipe:
-        raise ValueError(
-            f"{path} was written by another training ({metadata.get('recipe')}, now {recipe}): "
-            "give the same arguments, or another checkpoint="
-        )
-    parts = {"model": {}, "best": {}, "adam": {}, "random": {}}
-    for name, value in tensors.items():
-        part, _, rest = name.partition("/")
-        parts[part][rest] = value
-    restore(model, parts["model"], path)
-    moments = {}
-    for name, value in parts["adam"].items():
-        index, _, key = name.partition("/")
-        moments.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": metadata["param_groups"]})
-    scheduler.load_state_dict(metadata["scheduler"])
-    torch.set_rng_state(parts["random"]["cpu"])
-    device = next(model.parameters()).device
-    if device.type == "cuda" and "cuda" in parts["random"]:
-        torch.cuda.set_rng_state(parts["random"]["cuda"], device)
-    state["best"] = {name: value.to(device) for name, value in parts["best"].items()}
-    state["step"], state["history"] = metadata["step"], History(**metadata["history"])
