@@ -453,7 +453,7 @@ def test_another_draw_is_another_seed_at_the_same_settings(name):
     demo, twin = CASES[name].make(), CASES[name].make()
     (label,) = [label for label in demo.buttons if label.startswith("Autre")]
     if "step" in demo.controls:
-        demo.set(step=9, temperature=0.5)
+        demo.set(step=9, temperature=1.5)
     pictures = {demo.picture.value}
     for number in range(1, 4):
         if "edits" in demo.controls:

@@ -11,7 +11,20 @@ from PIL import Image, ImageDraw
 
 from .. import figures
 from ..autoregressive.made import masks as made_masks
-from .live import CANVAS, FOCUS, FOCUS_TEXT, WAITING, LivePicture, decimal, font, to_pil
+from .live import (
+    CANVAS,
+    FOCUS,
+    FOCUS_TEXT,
+    TOP,
+    WAITING,
+    LivePicture,
+    cell_box,
+    decimal,
+    font,
+    seed_box,
+    temperature_slider,
+    to_pil,
+)
 
 
 def sampling_explorer(models, *, temperature=1.0):
@@ -34,9 +47,9 @@ def sampling_explorer(models, *, temperature=1.0):
     if len(shapes) != 1 or shape[0] != 1 or any(m.num_classes for m in models.values()):
         raise ValueError("the demo needs models of the same grey images (1, H, W), without classes")
     _, height, width = shape
-    dims, zoom, top = height * width, max(1, CANVAS // height), 30
+    dims, zoom = height * width, max(1, CANVAS // height)
     middle, right = zoom * width + 24, 2 * zoom * width + 48
-    size = (right + 262, top + zoom * height + 8)
+    size = (right + 262, TOP + zoom * height + 8)
     ink = np.array(to_rgb(figures.COLORS["x"]))
 
     @functools.lru_cache(maxsize=32)
@@ -63,15 +76,13 @@ def sampling_explorer(models, *, temperature=1.0):
         pen = ImageDraw.Draw(picture)
         for x, page, text in ((0, image, "image"), (middle, chances, "p(xᵢ = 1 | pixels d'avant)")):
             pen.text((x + 2, 4), text, fill=figures.COLORS["x"], font=font(16))
-            picture.paste(to_pil(page.reshape(height, width, 3), zoom), (x, top))
+            picture.paste(to_pil(page.reshape(height, width, 3), zoom), (x, TOP))
             if step:
-                row, column = divmod(int(pixels[-1]), width)
-                corner = (x + zoom * column, top + zoom * row)
-                pen.rectangle([*corner, corner[0] + zoom, corner[1] + zoom], outline=FOCUS, width=3)
+                pen.rectangle(cell_box(int(pixels[-1]), width, zoom, x), outline=FOCUS, width=3)
         if step:
-            _current_law(pen, values[-1], shares[-1], (right, top), nats, dims)
+            _current_law(pen, values[-1], shares[-1], (right, TOP), nats, dims)
         else:
-            pen.text((right, top), "aucun pixel tiré", fill=figures.COLORS["truth"], font=font(16))
+            pen.text((right, TOP), "aucun pixel tiré", fill=figures.COLORS["truth"], font=font(16))
         return picture
 
     draws = torch.Generator().manual_seed(1)
@@ -81,14 +92,8 @@ def sampling_explorer(models, *, temperature=1.0):
             value=dims // 2 - width // 2, min=0, max=dims, description="pixel",
             layout={"width": "360px"},
         ),
-        "temperature": widgets.FloatSlider(
-            value=temperature, min=0.0, max=2.0, step=0.1, description="température",
-            readout_format=".1f", layout={"width": "290px"},
-            style={"description_width": "initial"},
-        ),
-        "seed": widgets.BoundedIntText(
-            value=0, min=0, max=9999, description="tirage", layout={"width": "150px"}
-        ),
+        "temperature": temperature_slider(temperature),
+        "seed": seed_box(),
     }  # fmt: skip
     return LivePicture(
         draw,
