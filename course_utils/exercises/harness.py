@@ -1,6 +1,6 @@
 """How an answer is tried: on copies, under a time limit, beside the reference, in its own world.
 
-A check is mostly a table, `same_as`: inputs of several shapes, and the mistakes that it knows. What
+A check is mostly a table, `SameAs`: inputs of several shapes, and the mistakes that it knows. What
 is said of one answer is said of all:
 
 - the answer works on copies, and is refused when it changes them, or the state of torch;
@@ -10,12 +10,14 @@ is said of one answer is said of all:
 
 import contextlib
 import copy
+import functools
 import inspect
 import linecache
 import numbers
 import signal
 import threading
 import traceback
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
@@ -276,109 +278,150 @@ def gradients(value, leaves, upstream=None):
         ) from error
 
 
-def same_as(reference, cases, *, what, praise, where=None, slips=(), gradient=(), number=False,
-            dtype=None, tolerance=1e-5):  # fmt: skip
+def _received(value, leaves):
+    """The gradients of the product of the value and of a random tensor."""
+    draws = torch.Generator().manual_seed(0)
+    return gradients(value, leaves, torch.randn(value.shape, generator=draws).to(value.dtype))
+
+
+@dataclass
+class _Case:
+    """An answer beside the reference: their values, and the arguments that receive a gradient."""
+
+    name: str
+    inputs: list
+    value: torch.Tensor  # of the answer, as float64
+    right: torch.Tensor
+    answered: tuple  # the answer's value as it came, and its arguments
+    referred: tuple  # the same of the reference
+
+    @functools.cached_property
+    def gradients(self):
+        return _received(*self.answered)
+
+    @functools.cached_property
+    def right_gradients(self):
+        return _received(*self.referred)
+
+
+@dataclass
+class SameAs:
     """The check of an answer that has the values, and the gradients, of the reference.
 
-    Args:
-        reference: the right function.
-        cases: a function of no argument that returns `(name, inputs)` for each case.
-        what: what is expected, for the messages: « un nombre par image ».
-        praise: the sentence of the ✔ line.
-        where: `(index, *inputs)` → the input to show beside a wrong value, at that index.
-        slips: known mistakes, each a function that makes it, and a sentence.
-        gradient: the names of the arguments that must receive one.
-        number: the answer may be any number, where nothing learns through it.
-        tolerance: of an error relative to the value, or to 1 where this is less.
+    reference: the right function.
+    cases: a function of no argument that returns `(name, inputs)` for each case, the usual first.
+    what: what is expected, for the messages: « un nombre par image ».
+    praise: the sentence of the ✔ line.
+    where: `(index, *inputs)` → the input to show beside a wrong value, at that index.
+    slips: known mistakes, each a function that makes it, and a sentence.
+    gradient: the names of the arguments that must receive one.
+    number: the answer may be any number, where nothing learns through it.
+    dtype: see `tensor`.
+    tolerance: of an error relative to the value, or to 1 where this is less.
     """
-    names = list(inspect.signature(reference).parameters)
-    learners = [name for name in names if name in gradient]
 
-    def run(function, inputs):
+    reference: callable
+    cases: callable
+    _: KW_ONLY
+    what: str
+    praise: str
+    where: callable = None
+    slips: tuple = ()
+    gradient: tuple = ()
+    number: bool = False
+    dtype: torch.dtype = None
+    tolerance: float = 1e-5
+
+    def __call__(self, answer):
+        cases = [self._try(answer, name, inputs) for name, inputs in self.cases()]
+        for case in cases:
+            if not self._close(case.value, case.right).all():
+                raise self._wrong_value(case, cases)
+        for name, is_right in self._right_gradients(cases).items():
+            if not is_right:
+                raise self._wrong_gradient(name, cases)
+        return self.praise
+
+    def _try(self, answer, name, inputs):
+        right, right_leaves = self._run(self.reference, inputs)
+        right = torch.as_tensor(right)
+        try:
+            got, leaves = self._run(answer, inputs)
+        except Wrong as wrong:
+            raise Wrong(f"pour {name} : {wrong}" if name else str(wrong)) from wrong
+        if self.number:
+            got = torch.tensor(as_number(got, self.what), dtype=torch.float64)
+        learns = bool(self.gradient)
+        value = tensor(got, right.shape, self.what, dtype=self.dtype, learns=learns)
+        return _Case(name, inputs, value, right, (got, leaves), (right, right_leaves))
+
+    def _run(self, function, inputs):
         """The value, and the arguments that must receive a gradient."""
-        inputs = [x.clone().requires_grad_() if n in gradient else x for n, x in zip(names, inputs)]
-        return function(*inputs), [x for n, x in zip(names, inputs) if n in gradient]
+        inputs, leaves = list(inputs), []
+        for place, name in enumerate(inspect.signature(self.reference).parameters):
+            if name in self.gradient:
+                inputs[place] = inputs[place].clone().requires_grad_()
+                leaves.append(inputs[place])
+        return function(*inputs), leaves
 
-    def received(value, leaves):
-        """The gradients of the product of the value and of a random tensor."""
-        draws = torch.Generator().manual_seed(0)
-        return gradients(value, leaves, torch.randn(value.shape, generator=draws).to(value.dtype))
-
-    def close(got, right):
+    def _close(self, got, right):
         """Entry by entry; NaN and infinity are close to themselves only."""
         got, right = (torch.as_tensor(x, dtype=torch.float64) for x in (got, right))
-        return torch.isclose(got, right, rtol=tolerance, atol=tolerance, equal_nan=True)
+        return torch.isclose(got, right, rtol=self.tolerance, atol=self.tolerance, equal_nan=True)
 
-    def check(answer):
-        table = []
-        for name, inputs in cases():
-            right, right_leaves = run(reference, inputs)
-            right = torch.as_tensor(right)
-            try:
-                got, leaves = run(answer, inputs)
-            except Wrong as wrong:
-                raise Wrong(f"pour {name} : {wrong}" if name else str(wrong)) from wrong
-            if number:
-                got = torch.tensor(as_number(got, what), dtype=torch.float64)
-            value = tensor(got, right.shape, what, dtype=dtype, learns=bool(gradient))
-            table.append((name, inputs, value, right, (got, leaves), (right, right_leaves)))
+    def _right_gradients(self, cases):
+        """For each argument that must receive a gradient, whether it is right in every case."""
+        names = [n for n in inspect.signature(self.reference).parameters if n in self.gradient]
+        return {
+            name: all(_all_close(case.gradients[k], case.right_gradients[k]) for case in cases)
+            for k, name in enumerate(names)
+        }
 
-        def slip(grads=None):
-            """The sentence of the known mistake that this answer makes in every case, or ``."""
-            for function, sentence in slips:
-                for case, (_, inputs, value, *_) in enumerate(table):
-                    wrong, leaves = run(function, inputs)
-                    wrong = torch.as_tensor(wrong)
-                    if wrong.shape != value.shape or not close(value, wrong).all():
+    def _slip(self, cases, with_gradients):
+        """The sentence of the known mistake that this answer makes in every case, or nothing."""
+        for function, sentence in self.slips:
+            for case in cases:
+                value, leaves = self._run(function, case.inputs)
+                value = torch.as_tensor(value)
+                if value.shape != case.value.shape or not self._close(case.value, value).all():
+                    break
+                if with_gradients:
+                    if not all(map(_all_close, case.gradients, _received(value, leaves))):
                         break
-                    if grads and not all(map(_all_close, grads[case], received(wrong, leaves))):
-                        break
-                else:
-                    return " " + sentence
-            return ""
+            else:
+                return sentence
+        return None
 
-        def compared():
-            """The gradients of each case, and for each learner, whether its own are right."""
-            grads = [received(*mine) for *_, mine, _ in table]
-            rights = [received(*right) for *_, right in table]
-            same = [[_all_close(*pair) for pair in zip(*both)] for both in zip(grads, rights)]
-            return grads, dict(zip(learners, map(all, zip(*same))))
+    def _wrong_value(self, case, cases):
+        index = tuple((~self._close(case.value, case.right)).nonzero()[0].tolist())
+        expected, obtained = apart(case.right[index].item(), case.value[index].item())
+        shown = [case.name] if case.name else []
+        shown += [self.where(index, *case.inputs)] if self.where else []
+        text = f"pour {', '.join(shown)} : on attend {expected} ; vous obtenez {obtained}."
+        some = any(each.any() for each_case in cases for each in each_case.gradients)
+        if sentence := self._slip(cases, with_gradients=some):
+            return Wrong(f"{text} {sentence}")
+        if case.right[index].isfinite() and not case.value[index].isfinite():
+            return Wrong(f"{text} Un calcul déborde : exp trop grand, log 0 ou d'un négatif, 0/0 ?")
+        fine = self._right_gradients(cases)
+        well, ill = ([n for n in fine if fine[n] == good] for good in (True, False))
+        if well:
+            text += f" Gradient juste pour {_enumeration(well)}"
+            text += f", faux pour {_enumeration(ill)}." if ill else "."
+        # right in the usual case, the idea is right: the first hint would not help
+        return Wrong(text, puzzling=case is cases[0] and not (well and ill))
 
-        for case, (name, inputs, value, right, *_) in enumerate(table):
-            if close(value, right).all():
-                continue
-            index = tuple((~close(value, right)).nonzero()[0].tolist())
-            shown = [name] if name else []
-            shown += [where(index, *inputs)] if where else []
-            expected, obtained = apart(right[index].item(), value[index].item())
-            text = f"pour {', '.join(shown)} : on attend {expected} ; vous obtenez {obtained}."
-            grads, fine = compared() if gradient else ([], {})
-            received_some = any(each.any() for of_case in grads for each in of_case)
-            if known := slip(grads if received_some else None):
-                raise Wrong(text + known)
-            if right[index].isfinite() and not value[index].isfinite():
-                raise Wrong(
-                    text + " Un calcul déborde : exp trop grand, log 0 ou d'un négatif, 0/0 ?"
-                )
-            well, ill = ([n for n in fine if fine[n] == good] for good in (True, False))
-            if well:
-                text += f" Gradient juste pour {_enumeration(well)}"
-                text += f", faux pour {_enumeration(ill)}." if ill else "."
-            # right in the usual case, the idea is right: the first hint would not help
-            raise Wrong(text, puzzling=case == 0 and not (well and ill))
-        if gradient:
-            grads, fine = compared()
-            for number_of, learner in enumerate(learners):
-                if not fine[learner]:
-                    mine = torch.cat([of_case[number_of].flatten() for of_case in grads])
-                    why = "" if mine.isfinite().all() else " Il n'est pas fini."
-                    why = why if mine.any() else " Il n'en reçoit aucun : est-il détaché ?"
-                    text = f"la valeur est juste, mais pas le gradient que reçoit {learner}."
-                    raise Wrong(text + (slip(grads) or why))
-        return praise
-
-    check.slips = slips
-    return check
+    def _wrong_gradient(self, name, cases):
+        text = f"la valeur est juste, mais pas le gradient que reçoit {name}."
+        if sentence := self._slip(cases, with_gradients=True):
+            return Wrong(f"{text} {sentence}")
+        position = list(self._right_gradients(cases)).index(name)
+        mine = torch.cat([case.gradients[position].flatten() for case in cases])
+        if not mine.any():
+            text += " Il n'en reçoit aucun : est-il détaché ?"
+        elif not mine.isfinite().all():
+            text += " Il n'est pas fini."
+        return Wrong(text)
 
 
 def _all_close(got, right):

@@ -3,7 +3,7 @@
 import math
 
 from . import Exercise
-from .harness import counted, same_as
+from .harness import counted, SameAs
 
 
 def bits(nats):
@@ -14,7 +14,7 @@ def bits(nats):
 Exercise(
     "00.bits",
     bits,
-    same_as(
+    SameAs(
         bits,
         lambda: [(counted(nats, "nat", ".4g"), [nats]) for nats in (math.log(2), 1.0, 0.0, 81.3)],
         what="un nombre de bits",

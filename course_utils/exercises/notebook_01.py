@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from . import Exercise
-from .harness import counted, listed, same_as
+from .harness import counted, listed, SameAs
 
 
 def _normal(seed, *shape):
@@ -32,7 +32,7 @@ def _gaussians():
 Exercise(
     "01.kl",
     kl,
-    same_as(
+    SameAs(
         kl,
         _gaussians,
         what="un nombre par image",
@@ -102,7 +102,7 @@ def _costs(mix):
 Exercise(
     "01.sum_mean",
     vae_loss,
-    same_as(
+    SameAs(
         vae_loss,
         _batches,
         what="un seul nombre pour le lot",
@@ -167,7 +167,7 @@ def _codes_and_points():
 Exercise(
     "01.aggregate",
     log_aggregate,
-    same_as(
+    SameAs(
         log_aggregate,
         _codes_and_points,
         what="un nombre par point z",
@@ -225,7 +225,7 @@ def _elbos(mix):
 Exercise(
     "01.laplace",
     laplace_elbo,
-    same_as(
+    SameAs(
         laplace_elbo,
         _grey_images,
         what="un nombre par image",

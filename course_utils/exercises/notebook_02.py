@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from ..cvae import CVAE, visible_part
 from ..vae import kl_between_gaussians, kl_to_standard_normal
 from . import Exercise
-from .harness import Wrong, counted, gradients, lent, listed, same_as, tensor
+from .harness import Wrong, counted, gradients, lent, listed, SameAs, tensor
 
 
 # ---- 02.join -----------------------------------------------------------------------------------
@@ -27,7 +27,7 @@ def _labelled_codes():
 Exercise(
     "02.join",
     join,
-    same_as(
+    SameAs(
         join,
         _labelled_codes,
         what="une ligne par image",
@@ -94,7 +94,7 @@ def _bounds(mix):
 Exercise(
     "02.elbo",
     conditional_elbo,
-    same_as(
+    SameAs(
         conditional_elbo,
         _tables,
         what="un seul nombre",
@@ -167,7 +167,7 @@ def _decoders():
 Exercise(
     "02.grid",
     class_grid,
-    same_as(
+    SameAs(
         class_grid,
         _decoders,
         what="une grille d'images",
@@ -449,7 +449,7 @@ def _costs(mix, divergence=kl_between_gaussians):
     return cost
 
 
-_same_cost = same_as(
+_same_cost = SameAs(
     _without_chance(cvae_loss),
     _batches,
     what="un seul nombre pour le lot",

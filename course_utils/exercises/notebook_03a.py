@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..autoregressive import FVSBN
 from . import Exercise
-from .harness import Wrong, as_number, counted, lent, listed, same_as, tensor
+from .harness import Wrong, as_number, counted, lent, listed, SameAs, tensor
 
 
 # ---- 03a.total ---------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def _shifted(steps, use_c=True):
     return logits
 
 
-_values_are_right = same_as(
+_values_are_right = SameAs(
     nade_logits,
     _nade_inputs,
     what="une log-cote par pixel",
@@ -319,7 +319,7 @@ def _opinions():
 Exercise(
     "03a.ensemble",
     ensemble_log_prob,
-    same_as(
+    SameAs(
         ensemble_log_prob,
         _opinions,
         what="un nombre par image",

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from ..autoregressive.masked import MaskedConv2d
 from ..autoregressive.pixelcnn import gate
 from . import Exercise
-from .harness import Wrong, counted, lent, listed, same_as, tensor
+from .harness import Wrong, counted, lent, listed, SameAs, tensor
 
 
 # ---- 03b.mask -----------------------------------------------------------------------------------
@@ -30,7 +30,7 @@ def causal_mask(kind, k):
 Exercise(
     "03b.mask",
     causal_mask,
-    same_as(
+    SameAs(
         causal_mask,
         lambda: [(f"le masque {kind}, k = {k}", [kind, k]) for k in (3, 5, 7, 1) for kind in "AB"],
         what="un masque carré",
@@ -250,7 +250,7 @@ def _color_of(index, features):
 Exercise(
     "03b.channels",
     group_mask,
-    same_as(
+    SameAs(
         group_mask,
         lambda: [
             (f"le masque {kind}, {out} sorties, {features} entrées", [kind, out, features])
@@ -345,7 +345,7 @@ def _without_infinity(where):
 Exercise(
     "03b.mixture",
     mixture_probabilities,
-    same_as(
+    SameAs(
         mixture_probabilities,
         _mixtures,
         what="une probabilité par niveau",
@@ -455,7 +455,7 @@ def _masked_everywhere(x, kernels):
     return two_stacks(x, [(W_v, W_h * mask, W_link) for W_v, W_h, W_link in kernels])
 
 
-_same_numbers = same_as(
+_same_numbers = SameAs(
     two_stacks,
     lambda: [
         (f"{counted(layers, 'couche')}, une image {height}×{width}",

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from . import Exercise
-from .harness import Wrong, counted, listed, same_as, tensor
+from .harness import Wrong, counted, listed, SameAs, tensor
 
 
 # ---- 04.nearest ---------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def _last_of_equals(z, codebook):
 Exercise(
     "04.nearest",
     nearest_atom,
-    same_as(
+    SameAs(
         nearest_atom,
         _dictionaries,
         what="un numéro par vecteur",
@@ -104,7 +104,7 @@ def _vectors_and_atoms():
 Exercise(
     "04.straight_through",
     copy_gradient,
-    same_as(
+    SameAs(
         copy_gradient,
         _vectors_and_atoms,
         what="un tenseur comme z_e",
@@ -173,7 +173,7 @@ def _costs(mix):
 Exercise(
     "04.loss",
     vq_loss,
-    same_as(
+    SameAs(
         vq_loss,
         _batches,
         what="un scalaire, la moyenne du lot",
@@ -246,7 +246,7 @@ def _plog(q):
 Exercise(
     "04.kl",
     kl_to_uniform,
-    same_as(
+    SameAs(
         kl_to_uniform,
         _rows,
         what="un scalaire, la somme sur les codes",
@@ -413,7 +413,7 @@ def _columns_sum_to_one(codes, K):
 Exercise(
     "04.prior",
     left_table,
-    same_as(
+    SameAs(
         left_table,
         _maps,
         what="une table (K, K)",
