@@ -23,7 +23,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.request
 import venv
 from pathlib import Path
 
@@ -193,6 +192,8 @@ def build_of_torch():
     usual = "cpu" if sys.platform == "linux" and not card else "default"
     if os.environ.get("COURSE_TORCH", usual) != "cpu":
         return []
+    import urllib.request  # slow to import, and of no use to a course that is installed
+
     try:
         urllib.request.urlopen(CPU_WHEELS + "/torch/", timeout=5).close()
     except (OSError, ValueError) as error:  # the default build will do as well

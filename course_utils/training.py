@@ -276,7 +276,6 @@ class _Training:
             torch.cuda.set_rng_state(parts["random"]["cuda"], self.device)
         self.best = {name: value.to(self.device) for name, value in parts["best"].items()}
         self.step, self.history = metadata["step"], History(**metadata["history"])
-        self.history.end = "running"
 
 
 class _Pretrained:

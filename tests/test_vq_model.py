@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from autoregressive_models import seeded
 
 from course_utils import VQVAE, PixelCNN, fit, load
 from course_utils.evaluation import enumerate_images
@@ -16,10 +17,6 @@ from course_utils.vq import (
     nearest_atoms,
     perplexity,
 )
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def randn(*shape, seed=0):

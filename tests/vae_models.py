@@ -1,6 +1,7 @@
 """Small VAEs of every kind, without and with condition, with what their tests share."""
 
 import torch
+from autoregressive_models import seeded
 
 from course_utils import CVAE, VAE, CompletionVAE
 from course_utils.cvae import visible_part
@@ -18,10 +19,6 @@ KINDS = {  # by what the condition is
     "completion": (CompletionVAE, {}),
 }
 CONDITIONAL = [kind for kind in KINDS if kind != "nothing"]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def new(kind, *, shape=(2, 3, 4), **options):

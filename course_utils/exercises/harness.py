@@ -337,10 +337,16 @@ class SameAs:
         for case in cases:
             if not self._close(case.value, case.right).all():
                 raise self._wrong_value(case, cases)
-        for name, is_right in self._right_gradients(cases).items():
+        for place, is_right in enumerate(self._right_gradients(cases).values()):
             if not is_right:
-                raise self._wrong_gradient(name, cases)
+                raise self._wrong_gradient(place, cases)
         return self.praise
+
+    @property
+    def _learners(self):
+        """The arguments that must receive a gradient, in their order: name → place."""
+        names = inspect.signature(self.reference).parameters
+        return {name: place for place, name in enumerate(names) if name in self.gradient}
 
     def _try(self, answer, name, inputs):
         right, right_leaves = self._run(self.reference, inputs)
@@ -358,10 +364,9 @@ class SameAs:
     def _run(self, function, inputs):
         """The value, and the arguments that must receive a gradient."""
         inputs, leaves = list(inputs), []
-        for place, name in enumerate(inspect.signature(self.reference).parameters):
-            if name in self.gradient:
-                inputs[place] = inputs[place].clone().requires_grad_()
-                leaves.append(inputs[place])
+        for place in self._learners.values():
+            inputs[place] = inputs[place].clone().requires_grad_()
+            leaves.append(inputs[place])
         return function(*inputs), leaves
 
     def _close(self, got, right):
@@ -371,10 +376,9 @@ class SameAs:
 
     def _right_gradients(self, cases):
         """For each argument that must receive a gradient, whether it is right in every case."""
-        names = [n for n in inspect.signature(self.reference).parameters if n in self.gradient]
         return {
             name: all(_all_close(case.gradients[k], case.right_gradients[k]) for case in cases)
-            for k, name in enumerate(names)
+            for k, name in enumerate(self._learners)
         }
 
     def _slip(self, cases, with_gradients):
@@ -411,12 +415,12 @@ class SameAs:
         # right in the usual case, the idea is right: the first hint would not help
         return Wrong(text, puzzling=case is cases[0] and not (well and ill))
 
-    def _wrong_gradient(self, name, cases):
+    def _wrong_gradient(self, place, cases):
+        name = list(self._learners)[place]
         text = f"la valeur est juste, mais pas le gradient que reçoit {name}."
         if sentence := self._slip(cases, with_gradients=True):
             return Wrong(f"{text} {sentence}")
-        position = list(self._right_gradients(cases)).index(name)
-        mine = torch.cat([case.gradients[position].flatten() for case in cases])
+        mine = torch.cat([case.gradients[place].flatten() for case in cases])
         if not mine.any():
             text += " Il n'en reçoit aucun : est-il détaché ?"
         elif not mine.isfinite().all():

@@ -3,7 +3,7 @@
 import math
 
 from . import Exercise
-from .harness import counted, SameAs
+from .harness import SameAs, counted
 
 
 def bits(nats):

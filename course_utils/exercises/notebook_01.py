@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from . import Exercise
-from .harness import counted, listed, SameAs
+from .harness import SameAs, counted, listed
 
 
 def _normal(seed, *shape):

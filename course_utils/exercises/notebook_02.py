@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from ..cvae import CVAE, visible_part
 from ..vae import kl_between_gaussians, kl_to_standard_normal
 from . import Exercise
-from .harness import Wrong, counted, gradients, lent, listed, SameAs, tensor
+from .harness import SameAs, Wrong, counted, gradients, lent, listed, tensor
 
 
 # ---- 02.join -----------------------------------------------------------------------------------

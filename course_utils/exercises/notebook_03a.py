@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..autoregressive import FVSBN
 from . import Exercise
-from .harness import Wrong, as_number, counted, lent, listed, SameAs, tensor
+from .harness import SameAs, Wrong, as_number, counted, lent, listed, tensor
 
 
 # ---- 03a.total ---------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ def _sequences():
 
 
 def check_encode(answer):
-    table = []  # case, code, interval, its mirror, right code
+    table = []
     for bits, probabilities in _sequences():
         case = f"{len(bits)} bits"
         if len(bits) <= 3:
@@ -415,27 +415,12 @@ def check_encode(answer):
             raise Wrong(f"{case} : {wrong} {floats}".rstrip()) from wrong
         if not isinstance(code, str) or set(code) - {"0", "1"}:
             raise Wrong(f'{case} : on attend un seul texte, comme "0110" ; reçu : `{code!r}`.')
-        mirror = _interval([1 - b for b in bits], [1 - Fraction(p) for p in probabilities])
-        right = encode(bits, probabilities)
-        table.append((case, code, _interval(bits, probabilities), mirror, right, floats))
+        table.append((code, bits, probabilities, case, floats))
 
-    mistakes = (
-        (
-            lambda code, mirror, right: code == right.lstrip("0"),
-            "Votre code perd ses zéros de tête.",
-        ),
-        (
-            lambda code, mirror, right: _designates(code, *mirror),
-            "C'est le 1 qui garde le début de l'intervalle, pas le 0.",
-        ),
-    )
-    for case, code, (low, width), _, _, floats in table:
-        if not _designates(code, low, width):
-            named = [
-                sentence
-                for made, sentence in mistakes
-                if all(made(code, mirror, right) for _, code, _, mirror, right, _ in table)
-            ]
+    for code, bits, probabilities, case, floats in table:
+        low, width = _interval(bits, probabilities)
+        if not low <= _value(code) < low + width:
+            named = [text for made, text in _MISTAKES if all(made(*row[:3]) for row in table)]
             shown = f"l'intervalle est [{float(low):.6f} ; {float(low + width):.6f}["
             shown += f" ; votre code désigne {float(_value(code)):.6f}."
             if floats:  # its bounds look the same
@@ -458,8 +443,16 @@ def _value(code):
     return Fraction(int(code, 2), 2 ** len(code)) if code else Fraction(0)
 
 
-def _designates(code, low, width):
+def _designates_the_mirror(code, bits, probabilities):
+    low, width = _interval([1 - b for b in bits], [1 - Fraction(p) for p in probabilities])
     return low <= _value(code) < low + width
+
+
+_MISTAKES = (
+    (lambda code, *sequence: code == encode(*sequence).lstrip("0"),
+     "Votre code perd ses zéros de tête."),
+    (_designates_the_mirror, "C'est le 1 qui garde le début de l'intervalle, pas le 0."),
+)  # fmt: skip
 
 
 def _interval(bits, probabilities):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from ..autoregressive.masked import MaskedConv2d
 from ..autoregressive.pixelcnn import gate
 from . import Exercise
-from .harness import Wrong, counted, lent, listed, SameAs, tensor
+from .harness import SameAs, Wrong, counted, lent, listed, tensor
 
 
 # ---- 03b.mask -----------------------------------------------------------------------------------

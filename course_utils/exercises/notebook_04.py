@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from . import Exercise
-from .harness import Wrong, counted, listed, SameAs, tensor
+from .harness import SameAs, Wrong, counted, listed, tensor
 
 
 # ---- 04.nearest ---------------------------------------------------------------------------------
