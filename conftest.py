@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent
 
 # The committed outputs are those of the embedded digits on one thread, of models trained there.
@@ -14,3 +16,9 @@ os.environ.setdefault("COURSE_DATASET", "digits")
 def pytest_configure(config):
     # An absolute path: nbval would look for a relative one in the current directory.
     config.option.nbval_sanitize_with = str(ROOT / "tests" / "nbval_sanitize.cfg")
+
+
+def pytest_itemcollected(item):
+    """One worker for what shares a kernel, fixtures, or the page of a notebook in the browser."""
+    page = item.callspec.params.get("notebook", "") if hasattr(item, "callspec") else ""
+    item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {page}".strip()))
