@@ -1,0 +1,125 @@
+"""The language in which the course speaks: French, its own, or one that has catalogues.
+
+What a reader sees stands in the code in French, in `tr` or `trn`. The folder of a language,
+`locale/en/`, holds its gettext catalogues: `course_utils.po` for these messages, and one for each
+notebook, from which `.ci/translate.py` makes its notebook of that language.
+"""
+
+import gettext
+import io
+import os
+import re
+import tokenize
+from decimal import Decimal
+from pathlib import Path
+
+from babel import Locale
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+from babel.numbers import get_decimal_symbol
+
+SOURCE = "fr"
+CATALOGUES = Path(__file__).parent / "locale"
+
+
+def languages():
+    """Codes of all the languages of the course, French first."""
+    return [SOURCE, *sorted(folder.name for folder in CATALOGUES.iterdir() if folder.is_dir())]
+
+
+def spoken_here():
+    """The language of the folder of the notebook that runs (`notebooks/en`), else of COURSE_LANG.
+
+    Raises:
+        ValueError: COURSE_LANG names another language than those of the course.
+    """
+    folder, asked = Path.cwd().name, os.environ.get("COURSE_LANG") or SOURCE
+    if asked not in languages():
+        raise ValueError(f"COURSE_LANG={asked!r}: expected one of {', '.join(languages())}")
+    return folder if folder in languages() else asked
+
+
+def catalogue(language, name):
+    """The messages of a catalogue, as Babel reads them: `name`, of the package or a notebook."""
+    with open(CATALOGUES / language / f"{name}.po", "rb") as file:
+        return read_po(file, locale=language)
+
+
+def translations(language, name="course_utils"):
+    """The same, ready to use; French needs no catalogue."""
+    if language == SOURCE:
+        return gettext.NullTranslations()
+    compiled = io.BytesIO()
+    write_mo(compiled, catalogue(language, name))
+    compiled.seek(0)
+    return gettext.GNUTranslations(compiled)
+
+
+LANGUAGE = spoken_here()
+_locale, _messages = Locale.parse(LANGUAGE), translations(LANGUAGE)
+POINT = get_decimal_symbol(_locale)  # 0,5 or 0.5
+
+
+def tr(message, /, **values):
+    """A French message in the language spoken here, with its values, as `str.format` puts them."""
+    text = _messages.gettext(message)
+    return text.format(**values) if values else text
+
+
+def trn(one, many, count, /, **values):
+    """The form of a message for this count, a number or its digits: in French, 1.5 is singular."""
+    form = 1 if _locale.plural_form(abs(Decimal(str(count)))) == "one" else 2
+    return _messages.ngettext(one, many, form).format(count=count, **values)
+
+
+def decimal(value, digits=2):
+    """A number as the language writes it: 0,25 or 0.25."""
+    return f"{value:.{digits}f}".replace(".", POINT)
+
+
+# ---------------------------------------------------------------------------------------------
+# Python source: its strings and its comments
+# ---------------------------------------------------------------------------------------------
+
+STRING = re.compile(r"(?P<open>[a-zA-Z]*('''|\"\"\"|'|\"))(?P<text>.*)(?P<close>\2)", re.DOTALL)
+COMMENT = re.compile(r"(?P<open># *)(?P<text>.*)(?P<close>)")
+WORD = re.compile(r"[^\W\d_]{2}")  # nothing to translate without two letters in a row,
+FIELD = re.compile(r"\{[^{}]*\}")
+CODE = re.compile(r"[\w.]*[\d_][\w.{}]*|fmt: .*|noqa.*", re.ASCII)  # nor in names and directives
+
+
+def pieces(source):
+    """The strings and comments of Python source that hold words: `(start, end, text)` each.
+
+    `start` and `end` are places in `source`; the text is as written between its quotes, with its
+    backslashes and braces.
+    """
+    lines = [0]
+    for line in source.splitlines(keepends=True):
+        lines.append(lines[-1] + len(line))
+
+    def place(position):
+        return lines[position[0] - 1] + position[1]
+
+    starts = []  # of the f-strings that are open; Python 3.12 and newer cut these in several tokens
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        kind = tokenize.tok_name[token.type]
+        if kind == "FSTRING_START":
+            starts.append(place(token.start))
+        start, end = place(token.start), place(token.end)
+        if kind == "FSTRING_END":
+            start = starts.pop()
+        if kind not in ("STRING", "FSTRING_END", "COMMENT") or starts:
+            continue
+        found = (COMMENT if kind == "COMMENT" else STRING).fullmatch(source[start:end])
+        text = found["text"]
+        words = WORD.search(FIELD.sub("", text)) and not CODE.fullmatch(text)
+        if words or text == ",":  # a comma alone is the decimal point of French
+            yield start + found.start("text"), start + found.end("text"), text
+
+
+def translated(source, translate):
+    """Python source whose strings and comments are translated by this function."""
+    for start, end, text in reversed(list(pieces(source))):
+        source = source[:start] + translate(text) + source[end:]
+    return source

@@ -1,0 +1,153 @@
+"""The other languages: catalogues that say all that the French says, notebooks made from them."""
+
+import ast
+import re
+from collections import Counter
+
+import nbformat
+import pytest
+import translate
+from babel.messages.pofile import read_po
+from notebook_files import NOTEBOOKS
+
+from course_utils import language
+from course_utils.language import catalogue, languages, pieces, translated
+
+SOURCES = translate.sources()
+OTHERS = languages()[1:]
+CATALOGUES = [(code, name) for code in OTHERS for name in SOURCES]
+
+# ---- what a translation may not change --------------------------------------------------------
+
+THIN = "\u00a0\u202f "  # spaces between thousands, in French
+
+
+def numbers(text, code):
+    """The numbers of a text, as Python would write them: those of 1 797 and 1,797 are the same."""
+    text = text.replace("{,}", ",").replace(r"\,", "\u202f")
+    if code == "fr":
+        text = re.sub(rf"(?<=\d)[{THIN}](?=\d{{3}}(?!\d))", "", text)
+        return Counter(n.replace(",", ".") for n in re.findall(r"\d+(?:[.,]\d+)?", text))
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    return Counter(re.findall(r"\d+(?:\.\d+)?", text))
+
+
+def formulas(text, code):
+    """The formulas of a paragraph, without the words in them."""
+    found = Counter()
+    for formula in translate.FORMULA.findall(text):
+        bare = re.sub(r"\\text\{[^}]*\}", "", formula)
+        bare = re.sub(r"(?<=\d)\{,\}(?=\d)", "." if code == "fr" else r"\\,", bare)
+        found[re.sub(r"\s", "", bare)] += 1
+    return found
+
+
+def code_spans(text):
+    """What stands between backquotes, but for the strings and the comments in it."""
+    return Counter(re.sub(r"\"[^\"]*\"|#.*", "", span) for span in re.findall(r"`([^`]+)`", text))
+
+
+def fields(text):
+    """The fields of a message, `{x:.3f}`, as `str.format` and f-strings read them."""
+    return Counter(re.sub(r"'[^']*'|\"[^\"]*\"", "", f) for f in re.findall(r"\{[^{}]*\}", text))
+
+
+def kept(text, code):
+    """All that a message must keep in any language."""
+    prose = translate.FORMULA.sub("", text)
+    return {
+        "formulas": formulas(text, code),
+        "numbers": numbers(re.sub(r"`[^`]+`|\{[^{}]*\}|\]\([^)]*\)|<[^>]*>", "", prose), code),
+        "code": code_spans(text),
+        "fields": fields(re.sub(r"`[^`]+`|\$[^$]*\$", "", prose)),
+        "links": Counter(re.findall(r"\]\(([^)]+)\)", text)),
+        "tags": Counter(re.findall(r"<[^>]*>", prose)),
+        "marks": re.findall(r"(?m)^(?:#+|>|[-*]|\d+\.|\|)(?= |$)", text),
+    }
+
+
+def texts(message):
+    """The pairs (source, translation) of a message: one, or one for each plural."""
+    if isinstance(message.id, str):
+        return [(message.id, message.string)]
+    return list(zip(message.id, message.string))
+
+
+@pytest.mark.parametrize("code, name", CATALOGUES)
+def test_a_catalogue_has_each_message_of_today_and_nothing_else(code, name):
+    messages = [message.id for message in catalogue(code, name) if message.id]
+    assert set(messages) == set(SOURCES[name]), "run: python3 course.py translate"
+
+
+@pytest.mark.parametrize("code, name", CATALOGUES)
+def test_each_message_is_translated_and_read_again(code, name):
+    assert [message.id for message in translate.to_translate(code, name)] == []
+
+
+@pytest.mark.parametrize("code, name", CATALOGUES)
+def test_a_translation_keeps_numbers_formulas_code_links_and_headings(code, name):
+    found = []
+    for message in catalogue(code, name):
+        for french, other in texts(message) if message.id else ():
+            before, after = kept(french, "fr"), kept(other, code)
+            found += [(french, what) for what in before if before[what] != after[what] and other]
+    assert not found, "\n".join(f"{what}: {french}" for french, what in found)
+
+
+# ---- notebooks --------------------------------------------------------------------------------
+
+
+class Bare(ast.NodeTransformer):
+    """The syntax tree of a cell without its strings; the fields of an f-string in a fixed order."""
+
+    def visit_Constant(self, node):
+        return ast.Constant("") if isinstance(node.value, str) else node
+
+    def visit_JoinedStr(self, node):
+        self.generic_visit(node)
+        fields = [value for value in node.values if isinstance(value, ast.FormattedValue)]
+        return ast.JoinedStr(sorted(fields, key=ast.dump))
+
+
+def bare(source):
+    return ast.dump(Bare().visit(ast.parse(source)))
+
+
+EDITIONS = [
+    pytest.param(path, code, id=f"{code}-{path.stem}") for code in OTHERS for path in NOTEBOOKS
+]
+
+
+@pytest.mark.parametrize("path, code", EDITIONS)
+def test_a_notebook_is_what_its_catalogue_gives_and_only_words_differ(path, code):
+    french = nbformat.read(path, 4).cells
+    made = translate.edition(path, code).cells
+    committed = nbformat.read(translate.place(path, code), 4).cells
+    assert [c.source for c in committed] == [c.source for c in made], "course.py translate"
+    assert [c.metadata for c in committed] == [c.metadata for c in french]
+    for one, other in zip(french, committed):
+        if one.cell_type == "code":
+            assert bare(one.source) == bare(other.source), other.source
+            assert len(one.outputs) == len(other.outputs), "course.py refresh"
+
+
+def printed_numbers(cell, code):
+    """The numbers that a cell prints, tables included; the course prints many with a point."""
+    text = "".join(
+        output.get("text", "") or output.get("data", {}).get("text/plain", "")
+        for output in cell.outputs
+    )
+    text = re.sub(r"0x[0-9a-f]+", "", text)
+    if code == "fr":
+        text = re.sub(rf"(?<=\d)[{THIN}](?=\d{{3}}(?!\d))", "", text)
+    else:
+        text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    return [n.replace(",", ".") for n in re.findall(r"\d+(?:[.,]\d+)?", text)]
+
+
+@pytest.mark.parametrize("path, code", EDITIONS)
+def test_a_notebook_prints_the_same_numbers_in_each_language(path, code):
+    pairs = zip(nbformat.read(path, 4).cells, nbformat.read(translate.place(path, code), 4).cells)
+    for one, other in pairs:
+        if one.cell_type == "code":
+            assert printed_numbers(one, "fr") == printed_numbers(other, code), other.source
