@@ -66,6 +66,11 @@ def tr(message, /, **values):
     return text.format(**values) if values else text
 
 
+def N_(message):
+    """Marks a message that is a name in the code, French in every language: `tr` shows it."""
+    return message
+
+
 def trn(one, many, count, /, **values):
     """The form of a message for this count, a number or its digits: in French, 1.5 is singular."""
     form = 1 if _locale.plural_form(abs(Decimal(str(count)))) == "one" else 2

@@ -7,11 +7,9 @@ from collections import Counter
 import nbformat
 import pytest
 import translate
-from babel.messages.pofile import read_po
 from notebook_files import NOTEBOOKS
 
-from course_utils import language
-from course_utils.language import catalogue, languages, pieces, translated
+from course_utils.language import catalogue, languages
 
 SOURCES = translate.sources()
 OTHERS = languages()[1:]
