@@ -88,13 +88,16 @@ def decimal(value, digits=2):
 
 STRING = re.compile(r"(?P<open>[a-zA-Z]*('''|\"\"\"|'|\"))(?P<text>.*)(?P<close>\2)", re.DOTALL)
 COMMENT = re.compile(r"(?P<open># *)(?P<text>.*)(?P<close>)")
-WORD = re.compile(r"[^\W\d_]{2}")  # nothing to translate without two letters in a row,
+WORD = re.compile(r"[^\W\d_]{2}")
+FRENCH = re.compile(
+    r"[àâçéèêëîïôùû]| [:;?!%»]|','|^,$"
+)  # also without a word: signs, decimal commas
 FIELD = re.compile(r"\{[^{}]*\}")
-CODE = re.compile(r"[\w.]*[\d_][\w.{}]*|fmt: .*|noqa.*", re.ASCII)  # nor in names and directives
+CODE = re.compile(r"[\w.]*[\d_][\w.{}]*|fmt: \w+|noqa(: [A-Z]+\d+)?", re.ASCII)  # not for readers
 
 
 def pieces(source):
-    """The strings and comments of Python source that hold words: `(start, end, text)` each.
+    """The strings and comments of Python source that a reader sees: `(start, end, text)` each.
 
     `start` and `end` are places in `source`; the text is as written between its quotes, with its
     backslashes and braces.
@@ -118,8 +121,8 @@ def pieces(source):
             continue
         found = (COMMENT if kind == "COMMENT" else STRING).fullmatch(source[start:end])
         text = found["text"]
-        words = WORD.search(FIELD.sub("", text)) and not CODE.fullmatch(text)
-        if words or text == ",":  # a comma alone is the decimal point of French
+        for_readers = WORD.search(FIELD.sub("", text)) or FRENCH.search(text)
+        if for_readers and not CODE.fullmatch(text):
             yield start + found.start("text"), start + found.end("text"), text
 
 

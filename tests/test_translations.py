@@ -35,14 +35,18 @@ def formulas(text, code):
     found = Counter()
     for formula in translate.FORMULA.findall(text):
         bare = re.sub(r"\\text\{[^}]*\}", "", formula)
-        bare = re.sub(r"(?<=\d)\{,\}(?=\d)", "." if code == "fr" else r"\\,", bare)
-        found[re.sub(r"\s", "", bare)] += 1
+        if code == "fr":  # 0{,}5 and 0.5; [0 ; 1[ and [0, 1)
+            bare = re.sub(r"(?<=\d)\{,\}(?=[\dc])", ".", bare)
+            bare = re.sub(r"\[([^][;]*);([^][]*)\[", r"[\1,\2)", bare.replace(r"\,;", ";"))
+        bare = re.sub(r"\\,|\s", "", bare.replace("{,}", ""))  # spaces, and between thousands
+        found[bare.replace(";", ",")] += 1
     return found
 
 
-def code_spans(text):
-    """What stands between backquotes, but for the strings and the comments in it."""
-    return Counter(re.sub(r"\"[^\"]*\"|#.*", "", span) for span in re.findall(r"`([^`]+)`", text))
+def code_spans(text, code):
+    """What stands between backquotes, but for the strings, the comments, the folder of a language."""
+    spans = re.findall(r"`([^`]+)`", text.replace(f"notebooks/{code}/", "notebooks/"))
+    return Counter(re.sub(r"\"[^\"]*\"|#.*", "", span) for span in spans)
 
 
 def fields(text):
@@ -56,7 +60,7 @@ def kept(text, code):
     return {
         "formulas": formulas(text, code),
         "numbers": numbers(re.sub(r"`[^`]+`|\{[^{}]*\}|\]\([^)]*\)|<[^>]*>", "", prose), code),
-        "code": code_spans(text),
+        "code": code_spans(text, code),
         "fields": fields(re.sub(r"`[^`]+`|\$[^$]*\$", "", prose)),
         "links": Counter(re.findall(r"\]\(([^)]+)\)", text)),
         "tags": Counter(re.findall(r"<[^>]*>", prose)),
