@@ -16,7 +16,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import nbformat
-from babel import Locale
 from babel.messages import Catalog
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import write_po
@@ -30,13 +29,13 @@ from course_utils.language import (  # noqa: E402
     SOURCE,
     WORD,
     catalogue,
+    language_name,
     languages,
     pieces,
     translated,
     translations,
 )
 
-PACKAGE = ROOT / "course_utils"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 KEYWORDS = {"tr": None, "trn": (1, 2), "N_": None}
 FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$]*\$", re.DOTALL)
@@ -50,11 +49,10 @@ EDITION = "*[{}]({})*"  # under the title: a link to the edition in another lang
 
 
 def of_the_package():
-    """Messages of the package, `text` or `(one, many)`, and what `solution` shows of it."""
-    for _, _, message, _, _ in extract_from_dir(
-        PACKAGE, keywords=KEYWORDS, strip_comment_tags=True
-    ):
-        yield message
+    """Messages of the package and of the pages, and what `solution` shows of the exercises."""
+    for folder in (ROOT / "course_utils", ROOT / ".ci"):
+        for _, _, message, _, _ in extract_from_dir(folder, keywords=KEYWORDS):
+            yield message
     for key in exercises():
         for _, _, text in pieces(reference_source(key)):
             yield text
@@ -168,7 +166,7 @@ def link_editions(notebook, path, language):
     for other in languages():
         if other != language:
             target = os.path.relpath(place(path, other), here).replace(os.sep, "/")
-            links.append(EDITION.format(Locale.parse(other).get_display_name().title(), target))
+            links.append(EDITION.format(language_name(other), target))
     title, *rest = notebook.cells[0].source.split("\n\n")
     if rest and not has_words(rest[0]):
         del rest[0]

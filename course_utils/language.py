@@ -27,6 +27,11 @@ def languages():
     return [SOURCE, *sorted(folder.name for folder in CATALOGUES.iterdir() if folder.is_dir())]
 
 
+def language_name(language):
+    """What a language calls itself: English, Français."""
+    return Locale.parse(language).get_display_name().capitalize()
+
+
 def spoken_here():
     """The language of the folder of the notebook that runs (`notebooks/en`), else of COURSE_LANG.
 
@@ -89,9 +94,8 @@ def decimal(value, digits=2):
 STRING = re.compile(r"(?P<open>[a-zA-Z]*('''|\"\"\"|'|\"))(?P<text>.*)(?P<close>\2)", re.DOTALL)
 COMMENT = re.compile(r"(?P<open># *)(?P<text>.*)(?P<close>)")
 WORD = re.compile(r"[^\W\d_]{2}")
-FRENCH = re.compile(
-    r"[àâçéèêëîïôùû]| [:;?!%»]|','|^,$"
-)  # also without a word: signs, decimal commas
+# what French writes in its own way, even where no word is: letters, colours, signs, decimals
+FRENCH = re.compile(r"[àâçéèêëîïôùû]|R → V| [:;?!%»]|','|^,$")
 FIELD = re.compile(r"\{[^{}]*\}")
 CODE = re.compile(r"[\w.]*[\d_][\w.{}]*|fmt: \w+|noqa(: [A-Z]+\d+)?", re.ASCII)  # not for readers
 

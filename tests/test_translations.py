@@ -35,7 +35,8 @@ def formulas(text, code):
     found = Counter()
     for formula in translate.FORMULA.findall(text):
         bare = re.sub(r"\\text\{[^}]*\}", "", formula)
-        if code == "fr":  # 0{,}5 and 0.5; [0 ; 1[ and [0, 1)
+        if code == "fr":  # 0{,}5 and 0.5; [0 ; 1[ and [0, 1); V, the green of RVB
+            bare = bare.replace("x_{i,V}", "x_{i,G}")
             bare = re.sub(r"(?<=\d)\{,\}(?=[\dc])", ".", bare)
             bare = re.sub(r"\[([^][;]*);([^][]*)\[", r"[\1,\2)", bare.replace(r"\,;", ";"))
         bare = re.sub(r"\\,|\s", "", bare.replace("{,}", ""))  # spaces, and between thousands
@@ -44,9 +45,9 @@ def formulas(text, code):
 
 
 def code_spans(text, code):
-    """What stands between backquotes, but for the strings, the comments, the folder of a language."""
+    """What stands between backquotes; words are left out: strings, comments, names of axes."""
     spans = re.findall(r"`([^`]+)`", text.replace(f"notebooks/{code}/", "notebooks/"))
-    return Counter(re.sub(r"\"[^\"]*\"|#.*", "", span) for span in spans)
+    return Counter(re.sub(r"\"[^\"]*\"|#.*|^\([^\W\d]+, [^\W\d]+\)$", "", span) for span in spans)
 
 
 def fields(text):
