@@ -38,7 +38,7 @@ from course_utils.language import (  # noqa: E402
 
 PACKAGE = ROOT / "course_utils"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-KEYWORDS = {"tr": None, "trn": (1, 2)}
+KEYWORDS = {"tr": None, "trn": (1, 2), "N_": None}
 FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$]*\$", re.DOTALL)
 BLANK_LINES = re.compile(r"(\n\s*\n)")
 EDITION = "*[{}]({})*"  # under the title: a link to the edition in another language
@@ -51,7 +51,9 @@ EDITION = "*[{}]({})*"  # under the title: a link to the edition in another lang
 
 def of_the_package():
     """Messages of the package, `text` or `(one, many)`, and what `solution` shows of it."""
-    for _, _, message, _, _ in extract_from_dir(PACKAGE, keywords=KEYWORDS, strip_comment_tags=True):
+    for _, _, message, _, _ in extract_from_dir(
+        PACKAGE, keywords=KEYWORDS, strip_comment_tags=True
+    ):
         yield message
     for key in exercises():
         for _, _, text in pieces(reference_source(key)):
@@ -115,9 +117,13 @@ def update(language, name, messages):
 
 
 def to_translate(language, name):
-    """The messages of a catalogue without a translation, or whose translation is to be read again."""
-    messages = catalogue(language, name)
-    return [m for m in messages if m.id and (m.fuzzy or not all([m.string] if isinstance(m.string, str) else m.string))]
+    """The messages of a catalogue without a translation, or with one that is to be read again."""
+
+    def done(message):
+        strings = [message.string] if isinstance(message.string, str) else message.string
+        return all(strings) and not message.fuzzy
+
+    return [message for message in catalogue(language, name) if message.id and not done(message)]
 
 
 # ---------------------------------------------------------------------------------------------
