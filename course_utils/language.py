@@ -16,7 +16,7 @@ from pathlib import Path
 from babel import Locale
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
-from babel.numbers import get_decimal_symbol
+from babel.numbers import get_decimal_symbol, get_group_symbol
 
 SOURCE = "fr"
 CATALOGUES = Path(__file__).parent / "locale"
@@ -85,6 +85,11 @@ def trn(one, many, count, /, **values):
 def decimal(value, digits=2):
     """A number as the language writes it: 0,25 or 0.25."""
     return f"{value:.{digits}f}".replace(".", POINT)
+
+
+def thousands(number):
+    """A whole number as the language writes it: 1 797, with a no-break space, or 1,797."""
+    return f"{number:,}".replace(",", get_group_symbol(_locale).replace("\u202f", "\u00a0"))
 
 
 # ---------------------------------------------------------------------------------------------

@@ -97,6 +97,49 @@ def test_a_translation_keeps_numbers_formulas_code_links_and_headings(code, name
     assert not found, "\n".join(f"{what}: {french}" for french, what in found)
 
 
+# ---- the package ------------------------------------------------------------------------------
+
+ACCENTS = re.compile(r"[àâçéèêëîïôùûœ«»]", re.IGNORECASE)
+WORDS = re.compile(
+    r"\b(le|la|les|un|une|des|du|et|est|pas|pour|vous|sur|votre)\b", re.IGNORECASE
+)  # two of them
+
+
+def french_left_out(tree, shown=()):
+    """The French strings of a module outside of `tr`: `(line, text)` each.
+
+    shown: names of functions whose source is translated as a whole.
+    """
+    texts, known = {}, set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in translate.KEYWORDS:
+            known.update(node.args)
+        elif isinstance(node, ast.Expr):  # a docstring
+            known.add(node.value)
+        elif isinstance(node, ast.FunctionDef) and node.name in shown:
+            known.update(ast.walk(node))
+        elif isinstance(node, ast.JoinedStr):  # its constant parts make one text
+            parts = [part for part in node.values if isinstance(part, ast.Constant)]
+            texts[node] = " ".join(part.value for part in parts)
+            known.update(parts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts[node] = node.value
+    for node in texts.keys() - known:
+        if ACCENTS.search(texts[node]) or len(WORDS.findall(texts[node])) > 1:
+            yield node.lineno, texts[node]
+
+
+@pytest.mark.parametrize("folder", ["exercises"])
+def test_no_french_is_left_out_of_tr(folder):
+    references = [exercise.reference for exercise in translate.exercises().values()]
+    found = []
+    for path in sorted((translate.ROOT / "course_utils" / folder).rglob("*.py")):
+        shown = [f.__name__ for f in references if f.__module__.endswith(f".{path.stem}")]
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found += [(path.name, *place) for place in french_left_out(tree, shown)]
+    assert not found
+
+
 # ---- notebooks --------------------------------------------------------------------------------
 
 
