@@ -2,12 +2,14 @@
 """Open the course, or test it, on a machine with Python 3.10 or newer and nothing else.
 
     python3 course.py                      open the course in JupyterLab
-    python3 course.py 01_vae_recap         open that notebook
-    python3 course.py project 01_vae_recap open it for a class: larger, models already trained
+    python3 course.py 01                   open that notebook
+    python3 course.py en 01                the same in English; en goes with the next three as well
+    python3 course.py project 01           open it for a class: larger, models already trained
     python3 course.py html site            write the course as web pages, into that folder
     python3 course.py test                 run every test, notebooks included
-    python3 course.py refresh 01_vae_recap run a notebook again and keep its new outputs
-    python3 course.py weights 01_vae_recap train its models again and keep their weights
+    python3 course.py refresh 01           run a notebook again and keep its new outputs
+    python3 course.py weights 01           train its models again and keep their weights
+    python3 course.py translate            bring the other languages up to date
 
 The first call makes a virtual environment in `.venv/` and installs `requirements.txt` there;
 nothing else on the machine is touched. What follows the first word goes to JupyterLab or pytest.
@@ -17,6 +19,7 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -27,6 +30,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+NOTEBOOKS = ROOT / "notebooks"
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 REQUIREMENTS = ROOT / "requirements.txt"
@@ -57,6 +61,8 @@ def main(arguments):
     if arguments[:1] == ["html"]:
         folder = Path(*arguments[1:2] or ["site"]).resolve()
         return run(ROOT / ".ci" / "pages.py", folder)
+    if arguments[:1] == ["translate"]:
+        return run(ROOT / ".ci" / "translate.py", *arguments[1:])
     if arguments[:1] in (["refresh"], ["weights"]):
         return rerun(*arguments)
     if arguments[:1] == ["project"]:
@@ -90,24 +96,36 @@ def settings_folder():
     return Path(tempfile.mkdtemp(prefix="course-")) if shared else VENV / "settings"
 
 
-def notebook_path(name):
-    path = ROOT / "notebooks" / (Path(name).stem + ".ipynb")
-    if not path.exists():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.ipynb")))
-        sys.exit(f"There is no notebook {name!r}. The notebooks: {known}.")
-    return path.relative_to(ROOT).as_posix()
-
-
 def open_lab(arguments):
-    path, options = named(arguments)
-    return lab(f"/lab/tree/{path}", *options)
+    paths, options = named(arguments)
+    return lab(f"/lab/tree/{paths[0]}", *options)
 
 
 def named(arguments):
-    """The notebook that is named, or the first, and JupyterLab's options."""
-    if arguments and not arguments[0].startswith("-"):
-        return notebook_path(arguments[0]), arguments[1:]
-    return notebook_path("00_accueil"), arguments
+    """The notebooks that are named, or the first, in the language asked for; the other arguments.
+
+    A language is a folder of `notebooks/`; French, where none is named, unless COURSE_LANG is set.
+    """
+    languages = {path.parent.name: path.parent for path in NOTEBOOKS.glob("*/*.ipynb")}
+    languages["fr"] = NOTEBOOKS
+    names = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))
+    options = arguments[len(names) :]
+    asked = [name for name in names if name in languages] or [os.environ.get("COURSE_LANG") or "fr"]
+    if asked[0] not in languages:
+        sys.exit(f"COURSE_LANG={asked[0]}: the course speaks {', '.join(sorted(languages))}.")
+    folder = languages[asked[0]]
+    names = [name for name in names if name not in languages]
+    return [notebook_path(name, folder) for name in names or ["00"]], options
+
+
+def notebook_path(name, folder):
+    """A notebook, from its name or the beginning of it, or from its path."""
+    whole, known = ROOT / name, sorted(folder.glob("*.ipynb"))
+    found = [whole] if whole.is_file() else [p for p in known if p.stem.startswith(Path(name).stem)]
+    if not found:
+        stems = ", ".join(path.stem for path in known)
+        sys.exit(f"There is no notebook {name!r}. The notebooks: {stems}.")
+    return found[0].relative_to(ROOT).as_posix()
 
 
 def lab(page, *arguments, settings=None):
@@ -140,18 +158,18 @@ def lab_settings(folder, settings):
 
 def project(arguments):
     """Open a notebook alone on the screen (JupyterLab's « Simple » interface), for a class."""
-    path, options = named(arguments)
+    paths, options = named(arguments)
     settings = lab_settings(settings_folder() / "projection", PROJECTION | QUIET)
     settings["COURSE_PROJECTION"] = "1"
     settings["COURSE_PRETRAINED"] = os.environ.get("COURSE_PRETRAINED", "1")
-    return lab(f"/doc/tree/{path}?reset", *options, settings=settings)
+    return lab(f"/doc/tree/{paths[0]}?reset", *options, settings=settings)
 
 
 def rerun(what, *names):
     """Run notebooks from top to bottom: what a contributor does after editing one."""
     if not names:
-        sys.exit(f"Which notebook? For instance: python3 course.py {what} 01_vae_recap")
-    return run(ROOT / ".ci" / "refresh.py", what, *map(notebook_path, names))
+        sys.exit(f"Which notebook? For instance: python3 course.py {what} 01")
+    return run(ROOT / ".ci" / "refresh.py", what, *named(names)[0])
 
 
 def install():

@@ -1,6 +1,7 @@
 """The course as web pages, for those who only read: `python3 course.py html FOLDER`.
 
-The committed notebooks with their outputs, one page each, and a table of contents. Nothing in a
+The committed notebooks with their outputs, one page each, and a table of contents; the editions in
+other languages in folders of their own. Nothing in a
 page comes from elsewhere: pictures and styles are inside, formulas are MathML, which browsers draw
 themselves; a demo is its still picture.
 """
@@ -16,7 +17,12 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from traitlets.config import Config
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from course_utils.language import N_, SOURCE, language_name, translations  # noqa: E402
+
+NOTEBOOKS = ROOT / "notebooks"
 
 PAGE = """
 {%- extends 'lab/index.html.j2' -%}
@@ -41,7 +47,7 @@ PAGE = """
 """
 
 CONTENTS = """<!DOCTYPE html>
-<html lang="fr">
+<html lang="{language}">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
@@ -54,10 +60,12 @@ CONTENTS = """<!DOCTYPE html>
   a {{ color: #0072B2; text-decoration: none; }}
 </style>
 <h1>{title}</h1>
+<p>{editions}</p>
 {chapters}
 </html>
 """
-TITLE = "Auto-encodeurs variationnels et modèles autorégressifs, en les exécutant"
+TITLE = N_("Auto-encodeurs variationnels et modèles autorégressifs, en les exécutant")
+BACK = N_("Table des matières")
 
 
 class Renderer(IPythonRenderer):
@@ -80,7 +88,6 @@ class Exporter(HTMLExporter):
 
     raw_template = PAGE
     embed_images = True
-    language_code = "fr"
 
     @property
     def default_config(self):
@@ -98,31 +105,46 @@ class Exporter(HTMLExporter):
             anchor_link_text="¶",
         )
         html = MarkdownWithMath(renderer=renderer).render(source)
-        return re.sub(r'href="(\w+)\.ipynb', r'href="\1.html', html)
+        return re.sub(r'href="([\w./]+)\.ipynb', r'href="\1.html', html)
 
 
 def build(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    chapters = []
-    for path, before, after in zip(NOTEBOOKS, [None, *NOTEBOOKS], [*NOTEBOOKS[1:], None]):
-        notebook = nbformat.read(path, 4)
-        links = [(before, "← {}"), (after, "{} →")]
-        resources = {
-            "metadata": {"name": path.stem, "path": str(path.parent)},
-            "course_links": navigation(*links),
-        }
-        html, _ = Exporter().from_notebook_node(notebook, resources)
-        (folder / f"{path.stem}.html").write_text(html, encoding="utf-8")
-        chapters.append(chapter(path, html))
-        print(f"{path.stem}.html: {len(html.encode()) / 1e6:.1f} MB")
-    contents = CONTENTS.format(title=TITLE, chapters="\n".join(chapters))
-    (folder / "index.html").write_text(contents, encoding="utf-8")
+    folders = {path.parent.name: path.parent for path in NOTEBOOKS.glob("*/*.ipynb")}
+    for language, notebooks in {SOURCE: NOTEBOOKS, **folders}.items():
+        others = [other for other in (SOURCE, *folders) if other != language]
+        up, down = ("", "") if language == SOURCE else ("../", language)
+        links = [
+            f'<a href="{up}{"" if other == SOURCE else other + "/"}index.html">'
+            f"{language_name(other)}</a>"
+            for other in others
+        ]
+        build_edition(folder / down, language, sorted(notebooks.glob("*.ipynb")), " ".join(links))
     print(f"Open {folder / 'index.html'}")
 
 
-def navigation(before, after):
+def build_edition(folder, language, notebooks, editions):
+    """The pages of one language; `editions`: links to the others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    say, chapters = translations(language).gettext, []
+    for path, before, after in zip(notebooks, [None, *notebooks], [*notebooks[1:], None]):
+        notebook = nbformat.read(path, 4)
+        resources = {
+            "metadata": {"name": path.stem, "path": str(path.parent)},
+            "course_links": navigation((before, "← {}"), (after, "{} →"), say(BACK)),
+        }
+        html, _ = Exporter(language_code=language).from_notebook_node(notebook, resources)
+        (folder / f"{path.stem}.html").write_text(html, encoding="utf-8")
+        chapters.append(chapter(path, html))
+        print(f"{folder.name}/{path.stem}.html: {len(html.encode()) / 1e6:.1f} MB")
+    contents = CONTENTS.format(
+        language=language, title=say(TITLE), editions=editions, chapters="\n".join(chapters)
+    )
+    (folder / "index.html").write_text(contents, encoding="utf-8")
+
+
+def navigation(before, after, contents):
     """Links to the page before, to the table of contents and to the page after."""
-    texts = ["", '<a href="index.html">Table des matières</a>', ""]
+    texts = ["", f'<a href="index.html">{contents}</a>', ""]
     for place, (path, text) in ((0, before), (2, after)):
         if path is not None:
             texts[place] = f'<a href="{path.stem}.html">{text.format(path.stem)}</a>'

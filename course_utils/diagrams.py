@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
 from .figures import CODE_TEXT, COLORS
+from .language import tr
 
 DARK = "#444444"  # networks and deterministic steps
 NOISE = "$\\varepsilon\\sim\\mathcal{N}(0,I)$"
@@ -66,11 +67,11 @@ def vae(shapes=("", "", "", "")):
     x, z = COLORS["x"], COLORS["z"]
     image = box(ax, (0.8, 1.6), "$x$", x, width=1.0)
     network = {"width": 1.7, "height": 1.1, "filled": False}
-    encoder = box(ax, (3.0, 1.6), "encodeur\n$q_\\phi(z|x)$", DARK, **network)
+    encoder = box(ax, (3.0, 1.6), tr("encodeur\n$q_\\phi(z|x)$"), DARK, **network)
     mu = box(ax, (5.2, 2.2), "$\\mu$", z, width=0.9, height=0.7)
     logvar = box(ax, (5.2, 1.0), "$\\log\\sigma^2$", z, width=1.1, height=0.7)
     code = box(ax, (7.4, 1.6), "$z=\\mu+\\sigma\\varepsilon$", z, width=1.7)
-    decoder = box(ax, (9.9, 1.6), "décodeur\n$p_\\theta(x|z)$", DARK, **network)
+    decoder = box(ax, (9.9, 1.6), tr("décodeur\n$p_\\theta(x|z)$"), DARK, **network)
     output = box(ax, (12.1, 1.6), "$\\hat{x}$", x, width=1.0)
     arrows(ax, image, encoder, mu, code, decoder, output)
     arrows(ax, encoder, logvar, code)
@@ -112,13 +113,13 @@ def cvae_training(shapes=("", "", "", "", "")):
     x, z, y = COLORS["x"], COLORS["z"], COLORS["y"]
     image = box(ax, (0.8, 2.9), "$x$", x, width=1.1)
     condition = box(ax, (0.8, 0.9), "$c$", y, width=1.1)
-    encoder = _network(ax, (3.1, 1.9), "encodeur\n$q_\\phi(z|x,c)$")
+    encoder = _network(ax, (3.1, 1.9), tr("encodeur\n$q_\\phi(z|x,c)$"))
     mu = box(ax, (5.7, 2.5), "$\\mu$", z, width=1.0, height=0.7)
     logvar = box(ax, (5.7, 1.5), "$\\log\\sigma^2$", z, width=1.2, height=0.7)
     drawn = box(ax, (8.1, 1.9), "$z=\\mu+\\sigma\\varepsilon$", z, width=1.9)
     code = box(ax, (10.2, 1.9), "$z$", z, width=0.6)  # the concatenation: two boxes that touch
     beside = box(ax, (10.84, 1.9), "$c$", y, width=0.6)
-    decoder = _network(ax, (12.85, 1.9), "décodeur\n$p_\\theta(x|z,c)$")
+    decoder = _network(ax, (12.85, 1.9), tr("décodeur\n$p_\\theta(x|z,c)$"))
     output = box(ax, (15.15, 1.9), "$\\hat{x}$", x, width=0.9)
     arrows(ax, image, encoder, mu, drawn, code)
     arrows(ax, encoder, logvar, drawn)
@@ -128,7 +129,7 @@ def cvae_training(shapes=("", "", "", "", "")):
     arrows(ax, (8.1, 3.5), drawn, color=COLORS["prior"], dashed=True)
     ax.plot([1.38, 10.84], [0.7, 0.7], color=y, lw=1.8)
     arrows(ax, (10.84, 0.68), beside, color=y)
-    ax.text(6.1, 0.58, "concaténation", ha="center", va="top", color=y, fontsize=12)
+    ax.text(6.1, 0.58, tr("concaténation"), ha="center", va="top", color=y, fontsize=12)
     _shape(ax, (0.8, 2.9), shapes[0])
     _shape(ax, (0.8, 0.9), shapes[1])
     ax.text(5.7, 3.02, shapes[2], ha="center", color=DARK, fontsize=10.5)
@@ -146,13 +147,13 @@ def cvae_sampling(shapes=("", "", "")):
     """
     ax = _canvas(11.6, 3.6, bottom=-0.3)
     x, z, y = COLORS["x"], COLORS["z"], COLORS["y"]
-    condition = box(ax, (1.9, 2.4), "1. choisir $c$", y, width=2.7, height=0.8)
+    condition = box(ax, (1.9, 2.4), tr("1. choisir $c$"), y, width=2.7, height=0.8)
     drawn = box(ax, (1.9, 0.9), "2. $z\\sim p(z|c)$", z, width=2.7, height=0.8)
     code = box(ax, (5.0, 1.65), "$z$", z, width=0.6)
     beside = box(ax, (5.64, 1.65), "$c$", y, width=0.6)
-    ax.text(5.32, 2.3, "3. concaténer", ha="center", color=DARK, fontsize=12)
-    decoder = _network(ax, (7.9, 1.65), "décodeur\n$p_\\theta(x|z,c)$")
-    ax.text(7.9, 2.45, "4. décoder", ha="center", color=DARK, fontsize=12)
+    ax.text(5.32, 2.3, tr("3. concaténer"), ha="center", color=DARK, fontsize=12)
+    decoder = _network(ax, (7.9, 1.65), tr("décodeur\n$p_\\theta(x|z,c)$"))
+    ax.text(7.9, 2.45, tr("4. décoder"), ha="center", color=DARK, fontsize=12)
     output = box(ax, (10.5, 1.65), "$\\hat{x}$", x, width=1.0)
     arrows(ax, condition, code, color=y)
     arrows(ax, drawn, code, color=z)
@@ -188,7 +189,7 @@ def gated_layer():
     ax = _canvas(15.2, 5.6, bottom=-0.2)
     x = COLORS["x"]
     stacks = []
-    for level, name, kernel in ((4.4, "v", "conv.\n2×3"), (1.2, "h", "conv. masquée\n1×2")):
+    for level, name, kernel in ((4.4, "v", "conv.\n2×3"), (1.2, "h", tr("conv. masquée\n1×2"))):
         given = box(ax, (0.5, level), f"${name}$", x, width=0.9, height=0.8)
         convolution = box(ax, (3.6, level), kernel, DARK, width=2.4, height=1.1, filled=False)
         gates = box(ax, (9.0, level), "tanh · σ", DARK, width=2.0, filled=False)
@@ -205,8 +206,8 @@ def gated_layer():
     arrows(ax, (6.4, 4.36), link, addition)
     ax.plot([0.5, 0.5, 12.9], [0.76, 0.2, 0.2], color=DARK, lw=1.8)  # the residual link
     arrows(ax, (12.9, 0.2), residual)
-    ax.text(0.0, 5.3, "pile verticale : les lignes du dessus", color=DARK, fontsize=12)
-    ax.text(0.0, 2.1, "pile horizontale : la gauche", color=DARK, fontsize=12)
+    ax.text(0.0, 5.3, tr("pile verticale : les lignes du dessus"), color=DARK, fontsize=12)
+    ax.text(0.0, 2.1, tr("pile horizontale : la gauche"), color=DARK, fontsize=12)
 
 
 def pixel_networks():
@@ -214,7 +215,7 @@ def pixel_networks():
     _, axes = plt.subplots(1, 3, figsize=(9.6, 3.7))
     here, inputs, states = (2, 2), COLORS["x"], DARK
     panels = {
-        "PixelCNN (masque B)": ([(1, 1), (1, 2), (1, 3), (2, 1)], [], False),
+        tr("PixelCNN (masque B)"): ([(1, 1), (1, 2), (1, 3), (2, 1)], [], False),
         "Row LSTM": ([(2, 1)], [(1, 1), (1, 2), (1, 3)], False),
         "Diagonal BiLSTM": ([], [(2, 1), (1, 2)], True),
     }
@@ -233,7 +234,7 @@ def pixel_networks():
             _reach(ax, (1, 3), (1, 2), states, "--")
             _reach(ax, (0, 2), (1, 2), states, "--")
             ax.text(
-                4.92, 0.52, "carte descendue\nd'une ligne", ha="right", va="center", fontsize=10
+                4.92, 0.52, tr("carte descendue\nd'une ligne"), ha="right", va="center", fontsize=10
             )
         ax.set(xlim=(-0.1, 5), ylim=(-3.1, 1.1), aspect="equal")
         ax.set_title(title, fontsize=13)
@@ -261,13 +262,13 @@ def vq_vae(shapes=("", "", "", "", "")):
     ax = _canvas(16.1, 4.6, bottom=-1.5)
     x, z, code = COLORS["x"], COLORS["z"], CODE_TEXT
     image = box(ax, (0.6, 1.9), "$x$", x, width=1.0)
-    encoder = _network(ax, (2.75, 1.9), "encodeur")
+    encoder = _network(ax, (2.75, 1.9), tr("encodeur"))
     vector = box(ax, (5.05, 1.9), "$z_e(x)$", z, width=1.3)
     codes = box(ax, (7.95, 1.9), "codes $k$", code, width=1.6)
     chosen = box(ax, (10.85, 1.9), "$z_q(x)$", code, width=1.3)
-    decoder = _network(ax, (13.15, 1.9), "décodeur\n$p_\\theta(x|z_q)$")
+    decoder = _network(ax, (13.15, 1.9), tr("décodeur\n$p_\\theta(x|z_q)$"))
     output = box(ax, (15.35, 1.9), "$\\hat{x}$", x, width=1.0)
-    box(ax, (7.95, -0.75), "dictionnaire $e_1, \\dots, e_K$", code, width=4.2, filled=False)
+    box(ax, (7.95, -0.75), tr("dictionnaire $e_1, \\dots, e_K$"), code, width=4.2, filled=False)
     arrows(ax, image, encoder, vector, codes, chosen, decoder, output)
     ax.text(6.42, 2.04, "arg min", ha="center", va="bottom", color=DARK, fontsize=11)
     ax.text(9.47, 2.04, "$e_k$", ha="center", va="bottom", color=DARK, fontsize=11)
@@ -275,7 +276,7 @@ def vq_vae(shapes=("", "", "", "", "")):
         arrows(ax, start, end, color=code, dashed=True)
     # backwards: from the decoder to the encoder, over the codebook
     arrows(ax, (13.15, 2.53), (5.05, 2.38), color=COLORS["truth"], dashed=True, curve=0.22)
-    copied = "le gradient du décodeur est copié à $z_e$ ; le dictionnaire n'en reçoit rien"
+    copied = tr("le gradient du décodeur est copié à $z_e$ ; le dictionnaire n'en reçoit rien")
     ax.text(9.1, 3.45, copied, ha="center", va="bottom", fontsize=12)
     for centre, text in zip((0.6, 5.05, 7.95, 10.85, 15.35), shapes):
         _shape(ax, (centre, 1.9), text)

@@ -17,6 +17,8 @@ from IPython.display import HTML, display
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.patches import Ellipse
 
+from .language import tr
+
 COLORS = {
     "x": "#0072B2",  # data, images, likelihood
     "z": "#D55E00",  # latent variables, posterior
@@ -34,6 +36,7 @@ MODEL_COLORS = (
     "#999999",
 )  # models compared: none is a concept of the lecture
 FIELD_COLORS = {"read": COLORS["x"], "blind": "#F0C9A8"}  # pixels before: read, or out of sight
+LEARNING, PLANE = tr("Apprentissage"), tr("Espace latent")  # titles
 CLASS_COLORS = plt.get_cmap("tab10").colors  # the ten digits
 
 plt.rcParams.update(
@@ -166,7 +169,7 @@ def compare_images(groups, *, columns=8, levels=None, colors=None):
 # ---------------------------------------------------------------------------------------------
 
 
-def learning_curves(histories, title="Apprentissage"):
+def learning_curves(histories, title=LEARNING):
     """Losses of `fit` against the steps; a dot marks the best step.
 
     Args:
@@ -179,8 +182,8 @@ def learning_curves(histories, title="Apprentissage"):
         ax.plot(history.steps, history.train, "--", color=color, alpha=0.85, linewidth=1.8)
         ax.plot(history.steps, history.val, color=color, label=name)
         ax.plot(history.best_step, history.best_val, "o", color=color)
-    ax.set(xlabel="pas de gradient", ylabel="coût, nats/image")
-    ax.set_title(f"{title} (tirets : entraînement, trait plein : validation)")
+    ax.set(xlabel=tr("pas de gradient"), ylabel=tr("coût, nats/image"))
+    ax.set_title(tr("{title} (tirets : entraînement, trait plein : validation)", title=title))
     ax.legend()
 
 
@@ -189,7 +192,7 @@ def learning_curves(histories, title="Apprentissage"):
 # ---------------------------------------------------------------------------------------------
 
 
-def latent_map(codes, labels, title="Espace latent", *, ax=None, half_width=4.0):
+def latent_map(codes, labels, title=PLANE, *, ax=None, half_width=4.0):
     """Codes `(N, 2)` coloured by class, over the circles that hold 68 % and 95 % of p(z)."""
     codes, labels = plane_codes(codes), labels.cpu()
     if ax is None:
@@ -283,7 +286,7 @@ def weight_maps(weights, pixels, title=""):
         shown = ax.imshow(weight, cmap="RdBu_r", vmin=-bound, vmax=bound)
         ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, lw=2.5))
         ax.set(xticks=[], yticks=[])
-    figure.colorbar(shown, ax=axes, shrink=0.8, label="poids")
+    figure.colorbar(shown, ax=axes, shrink=0.8, label=tr("poids"))
     figure.suptitle(title, color=COLORS["x"])
 
 
@@ -299,7 +302,7 @@ def dependency_maps(maps, labels=None):
         values = torch.as_tensor(values).detach().cpu().float().numpy()
         ax.imshow(values, cmap=tint, vmin=0, vmax=values.max() or 1.0)
         ax.set_title(title, color=COLORS["x"])
-        ax.set(xlabel="entrée", ylabel="sortie")
+        ax.set(xlabel=tr("entrée"), ylabel=tr("sortie"))
         ax.grid(False)
         if labels is not None:
             ax.set_xticks(range(len(labels)), labels=labels)
@@ -325,7 +328,9 @@ def receptive_fields(fields, pixel):
         before = torch.arange(height * width).view(height, width) < row * width + column
         kind = torch.where(read, 2, torch.where(before, 1, 0))
         _cells(ax, np.array(tints)[kind.numpy()], pixel)
-        ax.set_title(f"{title}\n{int(read.sum())} pixels lus sur {int(before.sum())}", fontsize=12)
+        counts = {"read": int(read.sum()), "before": int(before.sum())}
+        text = tr("{read} pixels lus sur {before}", **counts)
+        ax.set_title(f"{title}\n{text}", fontsize=12)
 
 
 def kernel_masks(masks):
@@ -334,7 +339,8 @@ def kernel_masks(masks):
     for ax, (title, mask) in zip(_square_axes(len(masks)), masks.items()):
         kept = torch.as_tensor(mask).bool()
         _cells(ax, tints[kept.int().numpy()], (len(kept) // 2,) * 2)
-        ax.set_title(f"{title}\n{int(kept.sum())} poids gardés", fontsize=12)
+        text = tr("{count} poids gardés", count=int(kept.sum()))
+        ax.set_title(f"{title}\n{text}", fontsize=12)
 
 
 def _square_axes(count):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from .language import tr
 from .weights import copy_weights, read_tensors, restore, write_tensors
 
 FOLDER = Path(__file__).parents[1] / "data" / "weights"
@@ -25,7 +26,7 @@ _chosen = None  # by `use_pretrained`
 
 
 class UnusableWeights(Exception):
-    """Why a file is not used: the end of a French sentence, and what to do about it."""
+    """Why a file is not used, in a sentence."""
 
 
 def use_pretrained(choice=None):
@@ -36,7 +37,7 @@ def use_pretrained(choice=None):
     global _chosen
     _chosen = choice
     if pretrained_mode() == "load":
-        print("Les modèles déjà entraînés seront chargés : rien ne s'entraîne ici.")
+        print(tr("Les modèles déjà entraînés seront chargés : rien ne s'entraîne ici."))
 
 
 def pretrained_mode():
@@ -70,21 +71,33 @@ def load_pretrained(name, model, recipe, validate):
     if changed:
         here = ", ".join(f"{key} = {recipe[key]}" for key in changed)
         there = ", ".join(f"{key} = {metadata['recipe'].get(key)}" for key in changed)
-        raise UnusableWeights(f"vient d'un autre entraînement ({there} ; ici, {here})")
+        raise UnusableWeights(
+            tr(
+                "Le fichier « {name} » vient d'un autre entraînement ({there} ; ici, {here}).",
+                name=name, there=there, here=here,
+            )
+        )  # fmt: skip
     before = copy_weights(model)
     try:
         restore(model, _decoded(tensors), f"{name}.safetensors")
     except ValueError:
         raise UnusableWeights(
-            "est celui d'un modèle d'une autre taille, ou d'autres options"
+            tr(
+                "Le fichier « {name} » est celui d'un modèle d'une autre taille, ou d'autres "
+                "options.",
+                name=name,
+            )
         ) from None
     found, expected = validate(), metadata["loss"]
     if not abs(found - expected) <= AGREEMENT * abs(expected):
         model.load_state_dict(before)
         raise UnusableWeights(
-            f"ne retrouve pas son score ({found:.2f} nats/image au lieu de {expected:.2f}) : le "
-            "modèle, ou les données, ne sont plus les mêmes"
-        )
+            tr(
+                "Le fichier « {name} » ne retrouve pas son score ({found:.2f} nats/image au lieu "
+                "de {expected:.2f}) : le modèle, ou les données, ne sont plus les mêmes.",
+                name=name, found=found, expected=expected,
+            )
+        )  # fmt: skip
     return metadata["history"]
 
 
@@ -122,9 +135,13 @@ def _read(name):
         for number in range(1, metadata["parts"]):
             tensors |= read_tensors(_path(name, number))[0]
     except FileNotFoundError:
-        raise UnusableWeights("manque dans data/weights/") from None
+        raise UnusableWeights(
+            tr("Le fichier « {name} » manque dans data/weights/.", name=name)
+        ) from None
     except (ValueError, KeyError):
-        raise UnusableWeights("est abîmé : téléchargez-le de nouveau") from None
+        raise UnusableWeights(
+            tr("Le fichier « {name} » est abîmé : téléchargez-le de nouveau.", name=name)
+        ) from None
     return tensors, metadata
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from .language import tr
 from .pretrained import UnusableWeights, load_pretrained, pretrained_mode, save_pretrained
 from .weights import copy_weights, read_tensors, restore, write_tensors
 
@@ -114,7 +115,7 @@ def fit(
     try:
         if history := kept.load():
             if progress:
-                print(f"Poids déjà entraînés. {_summary(model, history)}")
+                print(tr("Poids déjà entraînés."), _summary(model, history))
             return history
 
         device = choose_device() if device is None else torch.device(device)
@@ -171,7 +172,7 @@ class _Training:
     def run(self, patience, checkpoint, resume, progress):
         """All the steps, unless something stops them; the model then has its best weights."""
         steps, started = self.recipe.steps, time.perf_counter()
-        bar = tqdm(total=steps, unit="pas", disable=not progress)
+        bar = tqdm(total=steps, unit=tr("pas"), disable=not progress)
         with bar, _own_random_stream(self.device, self.recipe.seed):
             try:
                 if resume and Path(checkpoint).exists():
@@ -200,11 +201,13 @@ class _Training:
                 self.history.end = "interrupted"
                 if self.losses:  # the steps since the last validation count too
                     self.validate()
-                tqdm.write(
-                    f"Entraînement interrompu au pas {self.step} sur {steps} : le modèle garde ses "
-                    f"meilleurs poids, ceux du pas {self.history.best_step} "
-                    f"(validation : {self.history.best_val:.1f} nats/image)."
-                )
+                text = tr(
+                    "Entraînement interrompu au pas {step} sur {steps} : le modèle garde ses "
+                    "meilleurs poids, ceux du pas {best} (validation : {loss:.1f} nats/image).",
+                    step=self.step, steps=steps,
+                    best=self.history.best_step, loss=self.history.best_val,
+                )  # fmt: skip
+                tqdm.write(text)
             finally:
                 self.model.load_state_dict(self.best)
                 self.history.seconds = time.perf_counter() - started
@@ -299,7 +302,7 @@ class _Pretrained:
         try:
             return History(**load_pretrained(self.name, self.model.cpu(), self.asked, self.judge))
         except UnusableWeights as reason:
-            print(f"Le fichier « {self.name} » {reason}. Le modèle s'entraîne donc ici.")
+            print(reason, tr("Le modèle s'entraîne donc ici."))
 
     def save(self, history):
         if self.mode == "record":
@@ -327,17 +330,28 @@ def _validation_loss(model, data, recipe):
 
 def _summary(model, history):
     """How a training went, in words; a model may name its loss, which is else « coût »."""
-    name = getattr(model, "loss_name", "coût")
-    text = f"{history.steps[-1]} pas en {history.seconds:.0f} s"
+    name, best = getattr(model, "loss_name", tr("coût")), history.best_val
+    length = {"steps": history.steps[-1], "seconds": history.seconds}
     if history.end == "early stop":
-        text += ", arrêt avant la fin : la validation ne progressait plus"
-    text += f". Meilleure validation : {name} = {history.best_val:.1f} nats/image, "
-    if history.best_step == 0:
-        return text + (
-            "avant le premier pas : rien n'a été appris. Essayez un pas d'apprentissage (lr) dix "
-            "fois plus petit."
+        done = tr(
+            "{steps} pas en {seconds:.0f} s, arrêt avant la fin : la validation ne progressait "
+            "plus.",
+            **length,
         )
-    return text + f"au pas {history.best_step}."
+    else:
+        done = tr("{steps} pas en {seconds:.0f} s.", **length)
+    if history.best_step == 0:
+        result = tr(
+            "Meilleure validation : {name} = {best:.1f} nats/image, avant le premier pas : rien "
+            "n'a été appris. Essayez un pas d'apprentissage (lr) dix fois plus petit.",
+            name=name, best=best,
+        )  # fmt: skip
+    else:
+        result = tr(
+            "Meilleure validation : {name} = {best:.1f} nats/image, au pas {step}.",
+            name=name, best=best, step=history.best_step,
+        )  # fmt: skip
+    return f"{done} {result}"
 
 
 def _device_of(model):

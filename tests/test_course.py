@@ -54,10 +54,15 @@ TWO = "notebooks/01_vae_recap.ipynb notebooks/02_cvae.ipynb"
         ("test -k kl", "-m pytest -k kl"),
         ("html pages", "ROOT/.ci/pages.py HERE/pages"),
         ("html", "ROOT/.ci/pages.py HERE/site"),
-        ("refresh 01_vae_recap 02_cvae", f"ROOT/.ci/refresh.py refresh {TWO}"),
+        ("translate", "ROOT/.ci/translate.py"),
+        ("refresh 01 02_cvae", f"ROOT/.ci/refresh.py refresh {TWO}"),
+        ("refresh en 01", "ROOT/.ci/refresh.py refresh notebooks/en/01_vae_recap.ipynb"),
         ("weights 01_vae_recap 02_cvae", f"ROOT/.ci/refresh.py weights {TWO}"),
         ("--no-browser", f"{LAB}/00_accueil.ipynb {IN_ROOT}"),
         ("01_vae_recap --no-browser", f"{LAB}/01_vae_recap.ipynb {IN_ROOT}"),
+        ("en --no-browser", f"{LAB}/en/00_welcome.ipynb {IN_ROOT}"),
+        ("en 02 --no-browser", f"{LAB}/en/02_cvae.ipynb {IN_ROOT}"),
+        ("project en 01 --no-browser", f"{DOC}/en/01_vae_recap.ipynb?reset {IN_ROOT}"),
         ("project --no-browser", f"{DOC}/00_accueil.ipynb?reset {IN_ROOT}"),
         ("project notebooks/02_cvae.ipynb --no-browser", f"{DOC}/02_cvae.ipynb?reset {IN_ROOT}"),
     ],
@@ -67,6 +72,17 @@ def test_what_each_word_starts(asked, started, course, tmp_path):
     assert course.main(asked.split()) == 1
     command = course.command.replace(" --allow-root", "")  # where the user is root
     assert command.replace(str(ROOT), "ROOT").replace(str(tmp_path), "HERE") == started
+
+
+def test_the_language_of_the_environment_is_that_of_the_notebook(course, monkeypatch):
+    monkeypatch.setattr(course.os, "environ", {"COURSE_LANG": "en"})
+    course.main(["01"])
+    assert "/en/01_vae_recap.ipynb" in course.command
+    course.main(["fr", "01"])
+    assert "/notebooks/01_vae_recap.ipynb" in course.command
+    monkeypatch.setattr(course.os, "environ", {"COURSE_LANG": "xx"})
+    with pytest.raises(SystemExit, match="COURSE_LANG=xx.*en, fr"):
+        course.main(["01"])
 
 
 @pytest.mark.parametrize("asked, pretrained", [({}, "1"), ({"COURSE_PRETRAINED": "0"}, "0")])

@@ -1,4 +1,4 @@
-"""The notebooks with models trained beforehand: each weight is found, scored again, and used.
+"""The English notebooks, with trained models: each weight is found, scored again, and used.
 
 `fit` refuses a file that does not find its recorded validation loss again: a notebook that trains
 nothing has scored all of its models.
@@ -8,11 +8,13 @@ import re
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+import translate
 from exercise_answers import accepts
+from nbclient import NotebookClient
 from notebook_files import NOTEBOOKS, printed
 
 from course_utils.exercises import exercises
+from course_utils.language import translations
 from course_utils.pretrained import FOLDER, PART_BYTES
 
 FILES = sorted(FOLDER.glob("*.safetensors"))
@@ -99,6 +101,7 @@ def may_differ(cell):
 )
 def test_with_unusual_answers_nothing_trains_and_a_cell_run_again_shows_the_same(path, monkeypatch):
     monkeypatch.setenv("COURSE_PRETRAINED", "1")  # the kernel inherits it
+    path, say = translate.place(path, "en"), translations("en").gettext
     notebook = nbformat.read(path, 4)
     client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": path.parent}})
     cells = [(i, cell) for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
@@ -120,6 +123,6 @@ def test_with_unusual_answers_nothing_trains_and_a_cell_run_again_shows_the_same
             if not may_differ(cell):
                 run(position, ANYWHERE)
                 assert run(position, cell.source).split() == text.split(), cell.source
-    assert "rien ne s'entraîne" in texts[0]
-    assert not [text for text in texts if "s'entraîne donc ici" in text]
-    assert any("Poids déjà entraînés" in text for text in texts)
+    assert say("Les modèles déjà entraînés seront chargés : rien ne s'entraîne ici.") in texts[0]
+    assert not any(say("Le modèle s'entraîne donc ici.") in text for text in texts)
+    assert any(say("Poids déjà entraînés.") in text for text in texts)

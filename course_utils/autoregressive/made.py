@@ -20,6 +20,7 @@ from torch import nn
 
 from .. import likelihoods
 from ..data import layer_sizes
+from ..language import tr
 from .base import AutoregressiveModel, check_ordering
 
 
@@ -251,7 +252,7 @@ class OrderAgnosticMADE(MADE):
         ]
         return torch.logsumexp(torch.stack(terms), 0) - math.log(len(terms))
 
-    loss_name = "−log p(x), dans un ordre au hasard"
+    loss_name = tr("−log p(x), dans un ordre au hasard")
 
     def loss(self, x, y=None):
         """Batch mean of −log p(x) in one random ordering, drawn from the global random stream."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import likelihoods
+from ..language import tr
 from .base import AutoregressiveModel
 from .laws import OUTPUTS, Bernoulli, Gaussian
 from .masked import MaskedConv2d
@@ -107,7 +108,8 @@ class PixelModel(AutoregressiveModel):
 
     @property
     def loss_name(self):
-        return "majorant de −log p(x)" if isinstance(self.law, Gaussian) else "−log p(x)"
+        bound = isinstance(self.law, Gaussian)
+        return tr("majorant de −log p(x)") if bound else "−log p(x)"
 
     def loss(self, x, y=None):
         """Batch mean of −log p(x), nats per image; an upper bound of it for a Gaussian output."""

@@ -27,6 +27,7 @@ from ..autoregressive import (
     nearest_neighbours,
 )
 from ..data import load
+from ..language import N_, tr
 from ..training import fit
 from ..weights import written_whole
 from .tables import Table
@@ -53,10 +54,10 @@ class Recipe:
 SMALL_BATCHES = {"batch_size": 16, "val_every": 400, "bfloat16": True}
 
 RECIPES = (
-    Recipe("pixels indépendants", neighbour_table(0)),
-    Recipe("table, 4 voisins", neighbour_table(4)),
-    Recipe("table, 8 voisins", neighbour_table(8)),
-    Recipe("table, 12 voisins", neighbour_table(12)),
+    Recipe(N_("pixels indépendants"), neighbour_table(0)),
+    Recipe(N_("table, 4 voisins"), neighbour_table(4)),
+    Recipe(N_("table, 8 voisins"), neighbour_table(8)),
+    Recipe(N_("table, 12 voisins"), neighbour_table(12)),
     Recipe("FVSBN", FVSBN, {"steps": 12_000, "lr": 5e-3}),
     Recipe("NADE, H = 500", NADE, {"steps": 5_000, "lr": 1e-2}),
     Recipe(
@@ -65,13 +66,15 @@ RECIPES = (
         {"steps": 8_000, "lr": 3e-3, "weight_decay": 0.1},
     ),
     Recipe(
-        "PixelCNN simple, 32 × 15",
+        N_("PixelCNN simple, 32 × 15"),
         lambda shape: PixelCNN(shape, gated=False, layers=15),
         {"steps": 3_600, "lr": 3e-3, **SMALL_BATCHES},
     ),
-    Recipe("PixelCNN à portes, 32 × 7", PixelCNN, {"steps": 2_600, "lr": 3e-3, **SMALL_BATCHES}),
     Recipe(
-        "PixelCNN à portes, trois fois plus longtemps",
+        N_("PixelCNN à portes, 32 × 7"), PixelCNN, {"steps": 2_600, "lr": 3e-3, **SMALL_BATCHES}
+    ),
+    Recipe(
+        N_("PixelCNN à portes, trois fois plus longtemps"),
         PixelCNN,
         {"steps": 7_800, "lr": 3e-3, **SMALL_BATCHES},
     ),
@@ -83,24 +86,25 @@ RECIPES = (
     ),
 )
 
-FLOOR = "plancher : le bruit du tirage"
+FLOOR = N_("plancher : le bruit du tirage")
 
 # Test −log p(x) in nats, as published; F: Larochelle's fixed binarisation, D: dynamic. With a
 # slash, the source is a GitHub repository (its README unless said otherwise).
 PUBLISHED = (
-    ("NADE, un ordre", 88.33, "F", "MarcCote/NADE"),  # analyse_orderless_NADE.py, as the next two
-    ("EoNADE, 1 couche, 1 ordre", 92.17, "F", "MarcCote/NADE"),
-    ("EoNADE, 1 couche, 128 ordres", 87.71, "F", "MarcCote/NADE"),
-    ("MADE, 1 couche, 32 masques", 88.04, "F", "Germain et al. 2015"),
-    ("MADE, 2 couches, 32 masques", 86.64, "F", "Germain et al. 2015"),
+    # the first three: analyse_orderless_NADE.py
+    (N_("NADE, un ordre"), 88.33, "F", "MarcCote/NADE"),
+    (N_("EoNADE, 1 couche, 1 ordre"), 92.17, "F", "MarcCote/NADE"),
+    (N_("EoNADE, 1 couche, 128 ordres"), 87.71, "F", "MarcCote/NADE"),
+    (N_("MADE, 1 couche, 32 masques"), 88.04, "F", "Germain et al. 2015"),
+    (N_("MADE, 2 couches, 32 masques"), 86.64, "F", "Germain et al. 2015"),
     ("FVSBN", 96.58, "D", "EugenHotaj/pytorch-generative"),
     ("NADE", 85.65, "D", "EugenHotaj/pytorch-generative"),
-    ("MADE, 1 couche de 8 000", 84.87, "D", "EugenHotaj/pytorch-generative"),
+    (N_("MADE, 1 couche de 8 000"), 84.87, "D", "EugenHotaj/pytorch-generative"),
     ("PixelCNN", 81.30, "F", "van den Oord et al. 2016"),
-    ("Diagonal BiLSTM, 1 couche", 80.75, "F", "van den Oord et al. 2016"),
-    ("Diagonal BiLSTM, 7 couches", 79.20, "F", "van den Oord et al. 2016"),
+    (N_("Diagonal BiLSTM, 1 couche"), 80.75, "F", "van den Oord et al. 2016"),
+    (N_("Diagonal BiLSTM, 7 couches"), 79.20, "F", "van den Oord et al. 2016"),
     ("PixelCNN", 81.45, "D", "EugenHotaj/pytorch-generative"),
-    ("PixelCNN à portes", 81.50, "D", "EugenHotaj/pytorch-generative"),
+    (N_("PixelCNN à portes"), 81.50, "D", "EugenHotaj/pytorch-generative"),
 )
 
 
@@ -166,17 +170,17 @@ def results_table(*words, path=RESULTS_PATH):
         words: only the models whose name holds one of them, such as "MADE", and the floor.
     """
     rows = [
-        (r["test_nats"], name, "S", _minutes(r.get("cpu_seconds")), "ce dépôt")
+        (r["test_nats"], tr(name), "S", _minutes(r.get("cpu_seconds")), tr("ce dépôt"))
         for name, r in json.loads(Path(path).read_text(encoding="utf-8")).items()
     ]
-    rows += [(nats, name, kind, "", source) for name, nats, kind, source in PUBLISHED]
+    rows += [(nats, tr(name), kind, "", source) for name, nats, kind, source in PUBLISHED]
     for word in words:
         if not any(word in name for _, name, *_ in rows):
             raise ValueError(f"no model of the table has {word!r} in its name")
     if words:
-        rows = [row for row in rows if any(word in row[1] for word in (*words, FLOOR))]
+        rows = [row for row in rows if any(word in row[1] for word in (*words, tr(FLOOR)))]
     return Table(
-        ("modèle", "−log p(x), nats/image", "données", "minutes d'un cœur", "source"),
+        (tr("modèle"), "−log p(x), nats/image", tr("données"), tr("minutes d'un cœur"), "source"),
         [
             (name, f"{nats:.2f}", kind, minutes, source)
             for nats, name, kind, minutes, source in sorted(rows, reverse=True)

@@ -5,6 +5,7 @@ import math
 
 import torch
 
+from ..language import tr
 from ..likelihoods import bits_per_dim
 
 
@@ -66,7 +67,9 @@ class ComparisonTable(Table):
         if not torch.isfinite(log_prob).all():
             raise ValueError(f"the log-likelihoods of {model!r} are not all finite")
         if density:
-            note = "; ".join(filter(None, (note, "densité : ne se compare pas aux probabilités")))
+            note = "; ".join(
+                filter(None, (note, tr("densité : ne se compare pas aux probabilités")))
+            )
         elif self.dequantized_levels is None and (log_prob > 0).any():
             raise ValueError(
                 f"{model!r} has log p(x) > 0: this is a density, not a probability, and the two do "
@@ -79,7 +82,8 @@ class ComparisonTable(Table):
         return self
 
     def _cells(self):
-        header = ("modèle", f"{self.quantity}, nats/image", "erreur type", "bits/dim", "remarque")
+        quantity = f"{self.quantity}, nats/image"
+        header = (tr("modèle"), quantity, tr("erreur type"), "bits/dim", tr("remarque"))
         rows = [
             (model, f"{bound}{nats:.1f}", f"± {error:.1f}", f"{bits:.3f}", note)
             for model, bound, nats, error, bits, note in self.rows
@@ -90,4 +94,5 @@ class ComparisonTable(Table):
 
 def on_digits(data, sentence, verdict):
     """Print whether a threshold of the course holds: it was set for the embedded digits alone."""
-    print(f"{sentence} : {bool(verdict) if data.name == 'digits' else f'sans objet ({data.name})'}")
+    verdict = bool(verdict) if data.name == "digits" else tr("sans objet ({name})", name=data.name)
+    print(tr("{sentence} : {verdict}", sentence=sentence, verdict=verdict))

@@ -18,6 +18,7 @@ import re
 import textwrap
 from dataclasses import dataclass
 
+from ..language import POINT, tr, translated
 from .harness import Missing, Wrong, guarded, own_world
 
 _EXERCISES = {}
@@ -52,7 +53,8 @@ def exercises():
 
 def _get(key):
     if key not in _EXERCISES:
-        raise ValueError(f"exercice inconnu : {key!r} ; il y a {', '.join(sorted(_EXERCISES))}")
+        known = ", ".join(sorted(_EXERCISES))
+        raise ValueError(tr("exercice inconnu : {key!r} ; il y a {known}", key=key, known=known))
     return _EXERCISES[key]
 
 
@@ -70,13 +72,18 @@ def verify(key, answer=None):
     if answer is None or answer is ... or _same_code(answer, exercise.broken):
         return _to_do(exercise)
     if answer is exercise.reference:  # the check ran twice: it had put the reference in place
-        print(
-            f"… {key} : la fonction de référence est en place. Pour vérifier la vôtre, réexécutez "
-            "d'abord la cellule où vous l'écrivez."
+        text = tr(
+            "… {key} : la fonction de référence est en place. Pour vérifier la vôtre, réexécutez "
+            "d'abord la cellule où vous l'écrivez.",
+            key=key,
         )
+        print(text)
         return answer
     if not callable(answer):
-        print(f"✘ {key} : on attend une fonction, pas un objet de type {type(answer).__name__}.")
+        kind = type(answer).__name__
+        print(
+            tr("✘ {key} : on attend une fonction, pas un objet de type {kind}.", key=key, kind=kind)
+        )
         return exercise.reference
     try:
         with own_world():
@@ -85,13 +92,14 @@ def verify(key, answer=None):
     except Missing:
         return _to_do(exercise)
     except Wrong as wrong:
-        print(f"✘ {key} : {_in_french(str(wrong))}")
+        print(tr("✘ {key} : {message}", key=key, message=_as_written(str(wrong))))
         if wrong.puzzling:
             _hints_shown.setdefault(key, 1)
-        clue = f"Indice : {exercise.hints[0]}" if wrong.puzzling else f'Une piste : hint("{key}")'
-        print(f"  {clue}")
+            print("  " + tr("Indice : {hint}", hint=exercise.hints[0]))
+        else:
+            print("  " + tr('Une piste : hint("{key}")', key=key))
         return exercise.reference
-    print(f"✔ {key} : {_in_french(praise)}")
+    print(tr("✔ {key} : {message}", key=key, message=_as_written(praise)))
     return answer
 
 
@@ -100,18 +108,19 @@ def hint(key):
     hints = _get(key).hints
     shown = min(_hints_shown.get(key, 0) + 1, len(hints))
     _hints_shown[key] = shown
-    print(f"Indice {shown}/{len(hints)} : {hints[shown - 1]}")
-    if shown == len(hints):
-        print(f'C\'était le dernier. Ensuite : solution("{key}")')
+    last = len(hints)
+    print(tr("Indice {shown}/{last} : {hint}", shown=shown, last=last, hint=hints[shown - 1]))
+    if shown == last:
+        print(tr('C\'était le dernier. Ensuite : solution("{key}")', key=key))
 
 
 def solution(key):
-    """Print the reference solution of an exercise."""
-    print(reference_source(key))
+    """Print the reference solution of an exercise, its comments in the language spoken here."""
+    print(translated(reference_source(key), tr))
 
 
 def reference_source(key):
-    """Source code of the reference, under the name the notebook uses."""
+    """Source code of the reference, in French, under the name the notebook uses."""
     return _source(_get(key).reference)
 
 
@@ -120,18 +129,20 @@ def _source(function):
 
 
 def _to_do(exercise):
-    verb = "réparer" if exercise.broken else "compléter"
-    print(f'… {exercise.key} : à {verb} (une piste : hint("{exercise.key}")).')
+    if exercise.broken:
+        print(tr('… {key} : à réparer (une piste : hint("{key}")).', key=exercise.key))
+    else:
+        print(tr('… {key} : à compléter (une piste : hint("{key}")).', key=exercise.key))
     return exercise.reference
 
 
-def _in_french(sentence):
-    """Numbers as in « 0,5 », never « -0,0 ». What stands between backquotes is code: left alone."""
+def _as_written(sentence):
+    """Numbers as in « 0,5 » or 0.5, never -0.0. Code, between backquotes, is left alone."""
     code, point = r"(?P<code>`[^`]*`)", r"(?P<point>(?<=\d)\.(?=\d))"
     minus_zero = r"(?<!\w)-(?=0(\.0+)?(?!\.?\d))"
 
     def mended(found):
-        return found["code"] or ("," if found["point"] else "")
+        return found["code"] or (POINT if found["point"] else "")
 
     return re.sub(f"{code}|{point}|{minus_zero}", mended, sentence)
 

@@ -21,14 +21,17 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
+from babel.lists import format_list
 from torch import nn
+
+from ..language import LANGUAGE, POINT, tr, trn
 
 SECONDS = 20  # that an answer may take for one call
 _SEED = 20_211_115  # of the check: an answer that sets another one is noticed
 
 
 class Wrong(Exception):
-    """Raised by a check: the message (French) shows where the answer is wrong.
+    """Raised by a check: the message shows where the answer is wrong.
 
     puzzling: it does not say why; the first hint will help.
     """
@@ -79,7 +82,9 @@ def _time_limit():
     try:
         yield
     except _TooLong:
-        text = f"au bout de {SECONDS} s, votre fonction tourne encore : une boucle sans fin ?"
+        text = tr(
+            "au bout de {s} s, votre fonction tourne encore : une boucle sans fin ?", s=SECONDS
+        )
         raise Wrong(text) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -111,20 +116,29 @@ def guarded(answer, names):
         if result is ...:
             raise Missing
         if result is None:
-            raise Wrong("votre fonction ne renvoie rien : avez-vous oublié `return` ?")
+            raise Wrong(tr("votre fonction ne renvoie rien : avez-vous oublié `return` ?"))
         for name, before, after in zip(names, inputs, copies):
             if not _same(before, after):
-                raise Wrong(
-                    f"votre fonction change `{name}`, que la suite du notebook utilisera : "
-                    "travaillez sur une copie."
+                text = tr(
+                    "votre fonction change `{name}`, que la suite du notebook utilisera : "
+                    "travaillez sur une copie.",
+                    name=name,
                 )
-        if not gradients or dtype != torch.float32:
-            what = "type par défaut" if gradients else "calcul des gradients"
-            raise Wrong(f"votre fonction change le {what} de torch pour toute la suite.")
+                raise Wrong(text)
+        if not gradients:
+            raise Wrong(
+                tr("votre fonction change le calcul des gradients de torch pour toute la suite.")
+            )
+        if dtype != torch.float32:
+            raise Wrong(
+                tr("votre fonction change le type par défaut de torch pour toute la suite.")
+            )
         if torch.initial_seed() != _SEED:
             raise Wrong(
-                "votre fonction change la graine de torch, ou l'état de son hasard : tous les "
-                "tirages de la suite en dépendraient. Laissez faire le hasard."
+                tr(
+                    "votre fonction change la graine de torch, ou l'état de son hasard : tous les "
+                    "tirages de la suite en dépendraient. Laissez faire le hasard."
+                )
             )
         return result
 
@@ -160,10 +174,13 @@ def _where_it_stopped(answer, error):
     for frame, number in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_filename == own_file:
             line = linecache.getline(own_file, number).strip()
-    where = f" à la ligne `{line}`" if line else ""
-    said = str(error).strip().replace("`", "'")
-    said = f" : `{said}`" if said else "."
-    return f"votre fonction s'arrête{where}, sur {type(error).__name__}{said}"
+    name, said = type(error).__name__, str(error).strip().replace("`", "'")
+    error = tr("{name} : `{said}`", name=name, said=said) if said else f"{name}."
+    if line:
+        return tr(
+            "votre fonction s'arrête à la ligne `{line}`, sur {error}", line=line, error=error
+        )
+    return tr("votre fonction s'arrête, sur {error}", error=error)
 
 
 def lent(name, arguments, function):
@@ -177,21 +194,29 @@ def lent(name, arguments, function):
         usage = f"{name}({', '.join(names)})"
         given += tuple(named.pop(argument) for argument in names[len(given) :] if argument in named)
         if named or len(given) != len(arguments):
-            raise Wrong(
-                f"{usage} : votre fonction lui passe {counted(len(given), 'argument')}"
-                + "".join(f", et `{other}=`" for other in named)
-                + "."
-            )
+            others = "".join(tr(", et `{other}=`", other=other) for other in named)
+            text = trn(
+                "{usage} : votre fonction lui passe {count} argument{others}.",
+                "{usage} : votre fonction lui passe {count} arguments{others}.",
+                len(given), usage=usage, others=others,
+            )  # fmt: skip
+            raise Wrong(text)
         for (argument, shape), x in zip(arguments, given):
             if not isinstance(x, torch.Tensor):
-                raise Wrong(f"{usage} : {argument} doit être un tenseur, pas {_kind(x)}.")
+                text = tr(
+                    "{usage} : {argument} doit être un tenseur, pas {kind}.",
+                    usage=usage, argument=argument, kind=_kind(x),
+                )  # fmt: skip
+                raise Wrong(text)
             if shape is not None and (
                 x.dim() != len(shape) or any(n not in (-1, m) for n, m in zip(shape, x.shape))
             ):
                 wanted = str(tuple("B" if n == -1 else n for n in shape)).replace("'", "")
-                raise Wrong(
-                    f"{usage} : {argument} doit être de forme {wanted} ; reçu : {tuple(x.shape)}."
-                )
+                text = tr(
+                    "{usage} : {argument} doit être de forme {wanted} ; reçu : {shape}.",
+                    usage=usage, argument=argument, wanted=wanted, shape=tuple(x.shape),
+                )  # fmt: skip
+                raise Wrong(text)
         return function(*given)
 
     return call
@@ -203,21 +228,24 @@ def lent(name, arguments, function):
 
 
 def _kind(value):
-    return f"un objet de type {type(value).__name__}"
+    return tr("un objet de type {name}", name=type(value).__name__)
 
 
-def as_number(value, what="un seul nombre"):
+def as_number(value, what):
     """The answer as a float: of Python, or a tensor or an array without dimension."""
     if getattr(value, "shape", ()) != ():
-        raise Wrong(f"on attend {what} ; reçu : un tableau de forme {tuple(value.shape)}.")
+        shape = tuple(value.shape)
+        text = tr("on attend {what} ; reçu : un tableau de forme {shape}.", what=what, shape=shape)
+        raise Wrong(text)
     if isinstance(value, torch.Tensor | np.ndarray):
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise Wrong(f"on attend {what}, pas {_kind(value)}.")
+        raise Wrong(tr("on attend {what}, pas {kind}.", what=what, kind=_kind(value)))
     try:
         return float(value)
     except OverflowError:
-        raise Wrong(f"on attend {what} ; le vôtre est trop grand pour un flottant.") from None
+        text = tr("on attend {what} ; le vôtre est trop grand pour un flottant.", what=what)
+        raise Wrong(text) from None
 
 
 def tensor(value, shape, what, *, dtype=None, learns=False):
@@ -227,32 +255,53 @@ def tensor(value, shape, what, *, dtype=None, learns=False):
     `torch.int64`. learns: a model learns through it.
     """
     if isinstance(value, list | tuple) and any(isinstance(part, torch.Tensor) for part in value):
-        one = "dans un seul tenseur (`torch.stack`, `torch.cat`)" if shape else "dans un tenseur"
-        raise Wrong(f"on attend {what}, {one}, pas {counted(len(value), 'tenseur')}.")
+        got = trn("{count} tenseur", "{count} tenseurs", len(value))
+        text = tr("on attend {what}, dans un tenseur, pas {got}.", what=what, got=got)
+        if shape:
+            text = tr(
+                "on attend {what}, dans un seul tenseur (`torch.stack`, `torch.cat`), pas {got}.",
+                what=what, got=got,
+            )  # fmt: skip
+        raise Wrong(text)
     if not isinstance(value, torch.Tensor):
-        why = "la suite s'en sert. `torch.as_tensor` convertit les tableaux et les listes."
+        why = tr("la suite s'en sert. `torch.as_tensor` convertit les tableaux et les listes.")
         if learns:
-            why = (
+            why = tr(
                 "aucun gradient n'y passe. Restez dans torch : ni `.item()`, ni `float`, ni numpy."
             )
-        raise Wrong(f"on attend {what}, dans un tenseur de torch, pas {_kind(value)} : {why}")
+        text = tr(
+            "on attend {what}, dans un tenseur de torch, pas {kind} : {why}",
+            what=what, kind=_kind(value), why=why,
+        )  # fmt: skip
+        raise Wrong(text)
     if value.is_nested or value.is_meta or value.layout != torch.strided:
-        raise Wrong(f"on attend {what}, dans un tenseur ordinaire (`.to_dense()` en fait un).")
+        text = tr(
+            "on attend {what}, dans un tenseur ordinaire (`.to_dense()` en fait un).", what=what
+        )
+        raise Wrong(text)
     if tuple(value.shape) != tuple(shape):
-        raise Wrong(f"on attend {what}, de forme {tuple(shape)} ; reçu : {tuple(value.shape)}.")
+        text = tr(
+            "on attend {what}, de forme {shape} ; reçu : {got}.",
+            what=what, shape=tuple(shape), got=tuple(value.shape),
+        )  # fmt: skip
+        raise Wrong(text)
     if value.is_complex():
-        raise Wrong(f"on attend {what}, pas des nombres complexes.")
+        raise Wrong(tr("on attend {what}, pas des nombres complexes.", what=what))
     exact = not value.is_floating_point()
     if dtype == torch.int64 and value.dtype != dtype:
-        raise Wrong(
-            f"on attend des entiers, pas des {value.dtype} : ces numéros serviront d'indices. "
-            "`.long()` convertit."
+        text = tr(
+            "on attend des entiers, pas des {got} : ces numéros serviront d'indices. "
+            "`.long()` convertit.",
+            got=value.dtype,
         )
+        raise Wrong(text)
     if dtype == torch.float32 and not exact and value.dtype != dtype:
-        raise Wrong(
-            f"on attend des {dtype}, comme les poids des réseaux, pas des {value.dtype}. "
-            "`.float()` convertit."
-        )
+        text = tr(
+            "on attend des {dtype}, comme les poids des réseaux, pas des {got}. "
+            "`.float()` convertit.",
+            dtype=dtype, got=value.dtype,
+        )  # fmt: skip
+        raise Wrong(text)
     return value.detach().cpu().double()
 
 
@@ -271,11 +320,13 @@ def gradients(value, leaves, upstream=None):
         )
     except Exception as error:  # of torch, or of a backward that the student wrote
         said = str(error).strip().replace("`", "'").partition(". ")[0]
-        raise Wrong(
-            f"la valeur se calcule, mais pas son gradient : {type(error).__name__}, `{said}`. "
-            "Le plus souvent : un calcul en place (`+=`, `mul_`) sur un tenseur dont le gradient a "
-            "besoin, ou un `.backward()` dans votre fonction."
-        ) from error
+        text = tr(
+            "la valeur se calcule, mais pas son gradient : {name}, `{said}`. Le plus souvent : un "
+            "calcul en place (`+=`, `mul_`) sur un tenseur dont le gradient a besoin, ou un "
+            "`.backward()` dans votre fonction.",
+            name=type(error).__name__, said=said,
+        )  # fmt: skip
+        raise Wrong(text) from error
 
 
 def _received(value, leaves):
@@ -310,7 +361,7 @@ class SameAs:
 
     reference: the right function.
     cases: a function of no argument that returns `(name, inputs)` for each case, the usual first.
-    what: what is expected, for the messages: « un nombre par image ».
+    what: what is expected, for the messages: "one number per image".
     praise: the sentence of the ✔ line.
     where: `(index, *inputs)` → the input to show beside a wrong value, at that index.
     slips: known mistakes, each a function that makes it, and a sentence.
@@ -354,7 +405,8 @@ class SameAs:
         try:
             got, leaves = self._run(answer, inputs)
         except Wrong as wrong:
-            raise Wrong(f"pour {name} : {wrong}" if name else str(wrong)) from wrong
+            text = tr("pour {name} : {message}", name=name, message=wrong) if name else str(wrong)
+            raise Wrong(text) from wrong
         if self.number:
             got = torch.tensor(as_number(got, self.what), dtype=torch.float64)
         learns = bool(self.gradient)
@@ -401,30 +453,38 @@ class SameAs:
         expected, obtained = apart(case.right[index].item(), case.value[index].item())
         shown = [case.name] if case.name else []
         shown += [self.where(index, *case.inputs)] if self.where else []
-        text = f"pour {', '.join(shown)} : on attend {expected} ; vous obtenez {obtained}."
+        text = tr(
+            "pour {shown} : on attend {expected} ; vous obtenez {obtained}.",
+            shown=", ".join(shown), expected=expected, obtained=obtained,
+        )  # fmt: skip
         some = any(each.any() for each_case in cases for each in each_case.gradients)
         if sentence := self._slip(cases, with_gradients=some):
             return Wrong(f"{text} {sentence}")
         if case.right[index].isfinite() and not case.value[index].isfinite():
-            return Wrong(f"{text} Un calcul déborde : exp trop grand, log 0 ou d'un négatif, 0/0 ?")
+            clue = tr("Un calcul déborde : exp trop grand, log 0 ou d'un négatif, 0/0 ?")
+            return Wrong(f"{text} {clue}")
         fine = self._right_gradients(cases)
-        well, ill = ([n for n in fine if fine[n] == good] for good in (True, False))
-        if well:
-            text += f" Gradient juste pour {_enumeration(well)}"
-            text += f", faux pour {_enumeration(ill)}." if ill else "."
+        well, ill = (
+            format_list([n for n in fine if fine[n] == good], locale=LANGUAGE)
+            for good in (True, False)
+        )
+        if well and ill:
+            text += " " + tr("Gradient juste pour {well}, faux pour {ill}.", well=well, ill=ill)
+        elif well:
+            text += " " + tr("Gradient juste pour {well}.", well=well)
         # right in the usual case, the idea is right: the first hint would not help
         return Wrong(text, puzzling=case is cases[0] and not (well and ill))
 
     def _wrong_gradient(self, place, cases):
         name = list(self._learners)[place]
-        text = f"la valeur est juste, mais pas le gradient que reçoit {name}."
+        text = tr("la valeur est juste, mais pas le gradient que reçoit {name}.", name=name)
         if sentence := self._slip(cases, with_gradients=True):
             return Wrong(f"{text} {sentence}")
         mine = torch.cat([case.gradients[place].flatten() for case in cases])
         if not mine.any():
-            text += " Il n'en reçoit aucun : est-il détaché ?"
+            text += " " + tr("Il n'en reçoit aucun : est-il détaché ?")
         elif not mine.isfinite().all():
-            text += " Il n'est pas fini."
+            text += " " + tr("Il n'est pas fini.")
         return Wrong(text)
 
 
@@ -442,18 +502,8 @@ def apart(expected, got):
     return texts
 
 
-def _enumeration(names):
-    """« a, b et c »."""
-    return " et ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def counted(number, noun, form=""):
-    """`1.50 bit`, `2 bits`, for the messages: in French, the plural begins at 2."""
-    shown = f"{number:{form}}"
-    return f"{shown} {noun}" + ("s" if abs(float(shown)) >= 2 else "")
-
-
 def listed(tensor):
-    """`[1 ; 0.5]`, for the messages; a single number without brackets."""
+    """`[1 ; 0.5]`, for the messages, or `[1, 0.5]`; a single number without brackets."""
     values = [f"{value:.3g}" for value in tensor.flatten().tolist()]
-    return values[0] if len(values) == 1 else "[" + " ; ".join(values) + "]"
+    between = " ; " if POINT == "," else ", "
+    return values[0] if len(values) == 1 else "[" + between.join(values) + "]"

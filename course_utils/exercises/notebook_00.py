@@ -2,8 +2,9 @@
 
 import math
 
+from ..language import tr, trn
 from . import Exercise
-from .harness import SameAs, counted
+from .harness import SameAs
 
 
 def bits(nats):
@@ -16,17 +17,20 @@ Exercise(
     bits,
     SameAs(
         bits,
-        lambda: [(counted(nats, "nat", ".4g"), [nats]) for nats in (math.log(2), 1.0, 0.0, 81.3)],
-        what="un nombre de bits",
+        lambda: [
+            (trn("{count} nat", "{count} nats", format(nats, ".4g")), [nats])
+            for nats in (math.log(2), 1.0, 0.0, 81.3)
+        ],
+        what=tr("un nombre de bits"),
         number=True,
         slips=(
-            (lambda nats: nats * math.log(2), "C'est nats × log 2 : divisez par log 2."),
-            (lambda nats: nats / math.log(10), "C'est le logarithme en base 10."),
+            (lambda nats: nats * math.log(2), tr("C'est nats × log 2 : divisez par log 2.")),
+            (lambda nats: nats / math.log(10), tr("C'est le logarithme en base 10.")),
         ),
-        praise="une pièce équilibrée, log 2 nats, vaut bien 1 bit.",
+        praise=tr("une pièce équilibrée, log 2 nats, vaut bien 1 bit."),
     ),
     (
-        "Un nat se mesure avec le logarithme népérien, un bit avec le logarithme en base 2.",
-        "log₂ u = log u / log 2 : divisez par math.log(2).",
+        tr("Un nat se mesure avec le logarithme népérien, un bit avec le logarithme en base 2."),
+        tr("log₂ u = log u / log 2 : divisez par math.log(2)."),
     ),
 )

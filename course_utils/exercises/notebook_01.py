@@ -5,8 +5,9 @@ import math
 import torch
 import torch.nn.functional as F
 
+from ..language import tr, trn
 from . import Exercise
-from .harness import SameAs, counted, listed
+from .harness import SameAs, listed
 
 
 def _normal(seed, *shape):
@@ -35,30 +36,34 @@ Exercise(
     SameAs(
         kl,
         _gaussians,
-        what="un nombre par image",
-        where=lambda i, mu, logvar: (
-            f"mu = {listed(mu[i])} et sigma = {listed(torch.exp(0.5 * logvar[i]))}"
+        what=tr("un nombre par image"),
+        where=lambda i, mu, logvar: tr(
+            "mu = {mu} et sigma = {sigma}",
+            mu=listed(mu[i]),
+            sigma=listed(torch.exp(0.5 * logvar[i])),
         ),
         gradient=("mu", "logvar"),
         slips=(
-            (lambda mu, logvar: -kl(mu, logvar), "Le signe est à changer."),
-            (lambda mu, logvar: 2 * kl(mu, logvar), "C'est le double : il manque le ½."),
+            (lambda mu, logvar: -kl(mu, logvar), tr("Le signe est à changer.")),
+            (lambda mu, logvar: 2 * kl(mu, logvar), tr("C'est le double : il manque le ½.")),
             (
                 lambda mu, logvar: kl(mu, logvar) / mu.shape[1],
-                "C'est la moyenne sur les dimensions : il en faut la somme.",
+                tr("C'est la moyenne sur les dimensions : il en faut la somme."),
             ),
             (
                 lambda mu, logvar: kl(mu, 2 * logvar),
-                "Vous lisez logvar comme log σ : c'est log σ², le logarithme de la variance.",
+                tr("Vous lisez logvar comme log σ : c'est log σ², le logarithme de la variance."),
             ),
-            (lambda mu, logvar: kl(mu, logvar) + mu.shape[1] / 2, "Le − 1 manque."),
+            (lambda mu, logvar: kl(mu, logvar) + mu.shape[1] / 2, tr("Le − 1 manque.")),
         ),
-        praise="la valeur et le gradient sont ceux de la référence, dans trois formes.",
+        praise=tr("la valeur et le gradient sont ceux de la référence, dans trois formes."),
     ),
     (
-        "Une dimension d'abord : E_q[log q(z) − log p(z)], avec E_q[z²] = µ² + σ².",
-        "En une dimension : ½ (µ² + σ² − 1 − log σ²). Et la divergence de variables indépendantes "
-        "est la somme des divergences : sommez sur la dernière dimension.",
+        tr("Une dimension d'abord : E_q[log q(z) − log p(z)], avec E_q[z²] = µ² + σ²."),
+        tr(
+            "En une dimension : ½ (µ² + σ² − 1 − log σ²). Et la divergence de variables "
+            "indépendantes est la somme des divergences : sommez sur la dernière dimension."
+        ),
     ),
 )
 
@@ -85,7 +90,8 @@ def _batches():
     for B, C, H, W, d in ((3, 1, 2, 4, 2), (2, 3, 5, 3, 4)):
         logits, mu, logvar = _normal(0, B, C, H, W), _normal(1, B, d), _normal(2, B, d)
         x = (_normal(3, B, C, H, W) > 0).float()
-        yield f"{B} images {C}×{H}×{W} et {counted(d, 'dimension')} de z", [logits, x, mu, logvar]
+        name = tr("{B} images {C}×{H}×{W} et {d} dimensions de z", B=B, C=C, H=H, W=W, d=d)
+        yield name, [logits, x, mu, logvar]
 
 
 def _costs(mix):
@@ -105,35 +111,35 @@ Exercise(
     SameAs(
         vae_loss,
         _batches,
-        what="un seul nombre pour le lot",
+        what=tr("un seul nombre pour le lot"),
         gradient=("logits", "mu", "logvar"),
         slips=(
-            (_costs(lambda r, k, D, B, d: r / D + k), "La reconstruction est une moyenne sur les "
-             "pixels."),
-            (_costs(lambda r, k, D, B, d: B * (r + k)), "Vous avez sommé sur les images du lot : "
-             "prenez-en la moyenne."),
-            (_costs(lambda r, k, D, B, d: B * r + k), "La reconstruction est sommée sur les "
-             "images : divisez par la taille du lot."),
-            (_costs(lambda r, k, D, B, d: (r + k) / D), "Vous avez tout divisé par le nombre de "
-             "pixels."),
-            (_costs(lambda r, k, D, B, d: r), "La KL manque."),
-            (_costs(lambda r, k, D, B, d: r - k), "La KL est comptée à l'envers."),
-            (_costs(lambda r, k, D, B, d: r + 2 * k), "La KL est double."),
-            (_costs(lambda r, k, D, B, d: r + k / d), "La KL est une moyenne sur les dimensions "
-             "de z."),
-            (_costs(lambda r, k, D, B, d: r + B * k), "La KL est sommée sur les images."),
-            (_costs(lambda r, k, D, B, d: k - r), "La reconstruction est comptée à l'envers."),
-            (_costs(lambda r, k, D, B, d: r + k.detach()), "La KL ne compte plus : elle est "
-             "détachée."),
+            (_costs(lambda r, k, D, B, d: r / D + k),
+             tr("La reconstruction est une moyenne sur les pixels.")),
+            (_costs(lambda r, k, D, B, d: B * (r + k)),
+             tr("Vous avez sommé sur les images du lot : prenez-en la moyenne.")),
+            (_costs(lambda r, k, D, B, d: B * r + k),
+             tr("La reconstruction est sommée sur les images : divisez par la taille du lot.")),
+            (_costs(lambda r, k, D, B, d: (r + k) / D),
+             tr("Vous avez tout divisé par le nombre de pixels.")),
+            (_costs(lambda r, k, D, B, d: r), tr("La KL manque.")),
+            (_costs(lambda r, k, D, B, d: r - k), tr("La KL est comptée à l'envers.")),
+            (_costs(lambda r, k, D, B, d: r + 2 * k), tr("La KL est double.")),
+            (_costs(lambda r, k, D, B, d: r + k / d),
+             tr("La KL est une moyenne sur les dimensions de z.")),
+            (_costs(lambda r, k, D, B, d: r + B * k), tr("La KL est sommée sur les images.")),
+            (_costs(lambda r, k, D, B, d: k - r), tr("La reconstruction est comptée à l'envers.")),
+            (_costs(lambda r, k, D, B, d: r + k.detach()),
+             tr("La KL ne compte plus : elle est détachée.")),
         ),
-        praise="la valeur et le gradient sont justes, pour un canal comme pour trois.",
+        praise=tr("la valeur et le gradient sont justes, pour un canal comme pour trois."),
     ),
     (
-        "Que fait binary_cross_entropy_with_logits des pixels, si on ne lui dit rien ?",
-        'log p(x|z) d\'une image est la somme sur ses pixels : reduction="none", puis '
-        ".flatten(1).sum(dim=1), puis la moyenne sur les images du lot.",
-        "Le coût est la reconstruction plus la KL, telle qu'elle était écrite : la somme sur les "
-        "dimensions de z, la moyenne sur les images.",
+        tr("Que fait binary_cross_entropy_with_logits des pixels, si on ne lui dit rien ?"),
+        tr("log p(x|z) d'une image est la somme sur ses pixels : reduction=\"none\", puis "
+           ".flatten(1).sum(dim=1), puis la moyenne sur les images du lot."),
+        tr("Le coût est la reconstruction plus la KL, telle qu'elle était écrite : la somme sur "
+           "les dimensions de z, la moyenne sur les images."),
     ),
     broken=broken_vae_loss,
 )  # fmt: skip
@@ -157,11 +163,16 @@ def broken_log_aggregate(z, mu, logvar):
 
 def _codes_and_points():
     for M, N, d in ((5, 3, 2), (2, 4, 1), (3, 7, 5)):
+        name = trn(
+            "{M} points, {N} codes et {count} dimension",
+            "{M} points, {N} codes et {count} dimensions",
+            d, M=M, N=N,
+        )  # fmt: skip
         inputs = [_normal(M, M, d), _normal(N, N, d), _normal(d, N, d)]
-        yield f"{M} points, {N} codes et {counted(d, 'dimension')}", inputs
+        yield name, inputs
     near_and_far = torch.tensor([[0.0, 0.0], [60.0, 60.0]])
     inputs = [near_and_far, _normal(0, 3, 2), torch.zeros(3, 2)]
-    yield "deux points, dont un si loin que q(z) y est trop petit pour un flottant", inputs
+    yield tr("deux points, dont un si loin que q(z) y est trop petit pour un flottant"), inputs
 
 
 Exercise(
@@ -170,28 +181,28 @@ Exercise(
     SameAs(
         log_aggregate,
         _codes_and_points,
-        what="un nombre par point z",
+        what=tr("un nombre par point z"),
         where=lambda i, z, mu, logvar: f"z = {listed(z[i])}",
         slips=(
             (
                 lambda z, mu, logvar: log_aggregate(z, mu, logvar) + 2 * math.log(len(mu)),
-                "Le facteur 1/N est à l'envers : il diminue q(z).",
+                tr("Le facteur 1/N est à l'envers : il diminue q(z)."),
             ),
             (
                 lambda z, mu, logvar: broken_log_aggregate(z, mu, logvar) - math.log(len(z)),
-                "Vous divisez par le nombre de points z : q(z) est un mélange de codes.",
+                tr("Vous divisez par le nombre de points z : q(z) est un mélange de codes."),
             ),
-            (broken_log_aggregate, "L'intégrale de votre q(z) vaut le nombre de codes, pas 1."),
+            (broken_log_aggregate, tr("L'intégrale de votre q(z) vaut le nombre de codes, pas 1.")),
             (
                 lambda z, mu, logvar: broken_log_aggregate(z, mu, logvar).exp().div(len(mu)).log(),
-                "L'exponentielle y vaut 0 : il faut rester en logarithmes.",
+                tr("L'exponentielle y vaut 0 : il faut rester en logarithmes."),
             ),
         ),
-        praise="q(z) s'intègre à 1, et reste juste loin des codes.",
+        praise=tr("q(z) s'intègre à 1, et reste juste loin des codes."),
     ),
     (
-        "La somme de N densités s'intègre à N. Que faut-il pour que ce soit un mélange ?",
-        "q(z) = (1/N) Σ q(z|x_i). Dans le logarithme, diviser par N, c'est soustraire log N.",
+        tr("La somme de N densités s'intègre à N. Que faut-il pour que ce soit un mélange ?"),
+        tr("q(z) = (1/N) Σ q(z|x_i). Dans le logarithme, diviser par N, c'est soustraire log N."),
     ),
     broken=broken_log_aggregate,
 )
@@ -210,7 +221,8 @@ def laplace_elbo(x, x_hat, b, mu, logvar):
 def _grey_images():
     for b, B, D, d in ((1.0, 4, 5, 3), (0.1, 2, 7, 4), (2.0, 3, 2, 1)):
         x, x_hat = torch.rand(2, B, D, generator=torch.Generator().manual_seed(B))
-        yield f"{D} pixels et b = {b:g}", [x, x_hat, b, _normal(0, B, d), _normal(1, B, d)]
+        name = tr("{D} pixels et b = {b:g}", D=D, b=b)
+        yield name, [x, x_hat, b, _normal(0, B, d), _normal(1, B, d)]
 
 
 def _elbos(mix):
@@ -228,36 +240,39 @@ Exercise(
     SameAs(
         laplace_elbo,
         _grey_images,
-        what="un nombre par image",
-        where=lambda i, x, x_hat, b, mu, logvar: (
-            f"x = {listed(x[i])}, x_hat = {listed(x_hat[i])} et KL = {kl(mu, logvar)[i]:.4g}"
+        what=tr("un nombre par image"),
+        where=lambda i, x, x_hat, b, mu, logvar: tr(
+            "x = {x}, x_hat = {x_hat} et KL = {kl:.4g}",
+            x=listed(x[i]), x_hat=listed(x_hat[i]), kl=kl(mu, logvar)[i],
         ),
         slips=(
-            (_elbos(lambda e, D, b, k: -e / b - k), "La constante de la loi de Laplace manque : "
-             "D log(2b)."),
-            (_elbos(lambda e, D, b, k: -e / b - math.log(2 * b) - k), "La constante −log(2b) est "
-             "comptée une fois par image, et non une fois par pixel."),
-            (_elbos(lambda e, D, b, k: -e / b - D * math.log(b) - k), "La constante est log(2b), "
-             "et non log b."),
-            (_elbos(lambda e, D, b, k: -e / b + D * math.log(2 * b) - k), "La constante est "
-             "comptée à l'envers."),
-            (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b) + k), "Vous ajoutez la KL : "
-             "elle se retranche."),
-            (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b)), "La KL manque."),
-            (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b) - 2 * k), "La KL est double."),
-            (_elbos(lambda e, D, b, k: e / b + D * math.log(2 * b) + k), "C'est −ELBO, un coût ; "
-             "on demande l'ELBO."),
-            (_elbos(lambda e, D, b, k: e / b - D * math.log(2 * b) - k), "L'erreur doit faire "
-             "baisser la vraisemblance."),
-            (_elbos(lambda e, D, b, k: -(e / b) / D - math.log(2 * b) - k), "C'est la moyenne sur "
-             "les pixels : il en faut la somme."),
+            (_elbos(lambda e, D, b, k: -e / b - k),
+             tr("La constante de la loi de Laplace manque : D log(2b).")),
+            (_elbos(lambda e, D, b, k: -e / b - math.log(2 * b) - k),
+             tr("La constante −log(2b) est comptée une fois par image, et non une fois par "
+                "pixel.")),
+            (_elbos(lambda e, D, b, k: -e / b - D * math.log(b) - k),
+             tr("La constante est log(2b), et non log b.")),
+            (_elbos(lambda e, D, b, k: -e / b + D * math.log(2 * b) - k),
+             tr("La constante est comptée à l'envers.")),
+            (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b) + k),
+             tr("Vous ajoutez la KL : elle se retranche.")),
+            (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b)), tr("La KL manque.")),
+            (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b) - 2 * k),
+             tr("La KL est double.")),
+            (_elbos(lambda e, D, b, k: e / b + D * math.log(2 * b) + k),
+             tr("C'est −ELBO, un coût ; on demande l'ELBO.")),
+            (_elbos(lambda e, D, b, k: e / b - D * math.log(2 * b) - k),
+             tr("L'erreur doit faire baisser la vraisemblance.")),
+            (_elbos(lambda e, D, b, k: -(e / b) / D - math.log(2 * b) - k),
+             tr("C'est la moyenne sur les pixels : il en faut la somme.")),
         ),
-        praise="valeurs justes, constante comprise, pour trois échelles b.",
+        praise=tr("valeurs justes, constante comprise, pour trois échelles b."),
     ),
     (
-        "ELBO = E_q[log p(x|z)] − KL. La densité de Laplace d'un pixel : "
-        "exp(−|x − x̂| / b) / (2b).",
-        "Chaque pixel apporte aussi −log(2b), D fois au total.",
-        "ELBO = Σ_pixels (−|x − x̂|/b − log 2b) − KL, avec la KL du premier exercice.",
+        tr("ELBO = E_q[log p(x|z)] − KL. La densité de Laplace d'un pixel : exp(−|x − x̂| / b) / "
+           "(2b)."),
+        tr("Chaque pixel apporte aussi −log(2b), D fois au total."),
+        tr("ELBO = Σ_pixels (−|x − x̂|/b − log 2b) − KL, avec la KL du premier exercice."),
     ),
 )  # fmt: skip

@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 
 from ..cvae import CVAE, visible_part
+from ..language import tr, trn
 from ..vae import kl_between_gaussians, kl_to_standard_normal
 from . import Exercise
-from .harness import SameAs, Wrong, counted, gradients, lent, listed, tensor
+from .harness import SameAs, Wrong, gradients, lent, listed, tensor
 
 
 # ---- 02.join -----------------------------------------------------------------------------------
@@ -30,32 +31,37 @@ Exercise(
     SameAs(
         join,
         _labelled_codes,
-        what="une ligne par image",
-        where=lambda i, z, labels, K: (
-            f"z = {listed(z[i[0]])} et la classe {labels[i[0]]}, la case {list(i)}"
+        what=tr("une ligne par image"),
+        where=lambda i, z, labels, K: tr(
+            "z = {z} et la classe {c}, la case {place}",
+            z=listed(z[i[0]]),
+            c=labels[i[0]].item(),
+            place=list(i),
         ),
         gradient=("z",),
         dtype=torch.float32,
         slips=(
             (
                 lambda z, labels, K: torch.cat([F.one_hot(labels, K), z], dim=1),
-                "La classe vient avant z.",
+                tr("La classe vient avant z."),
             ),
             (
                 lambda z, labels, K: torch.cat([z, labels[:, None].expand(-1, K)], dim=1),
-                "C'est le numéro de la classe, répété.",
+                tr("C'est le numéro de la classe, répété."),
             ),
             (
                 lambda z, labels, K: join(z.detach(), labels, K),
-                "Il ne traverse plus votre fonction.",
+                tr("Il ne traverse plus votre fonction."),
             ),
         ),
-        praise="bonnes formes, bonnes valeurs, et le gradient atteint z.",
+        praise=tr("bonnes formes, bonnes valeurs, et le gradient atteint z."),
     ),
     (
-        "F.one_hot(labels, num_classes) donne le vecteur « un parmi K » de chaque classe.",
-        "torch.cat colle des tenseurs ; dim=1 les met côte à côte, image par image : z d'abord.",
-        "Le gradient traverse torch.cat ; ni .detach(), ni .item(), ni numpy, ni no_grad.",
+        tr("F.one_hot(labels, num_classes) donne le vecteur « un parmi K » de chaque classe."),
+        tr(
+            "torch.cat colle des tenseurs ; dim=1 les met côte à côte, image par image : z d'abord."
+        ),
+        tr("Le gradient traverse torch.cat ; ni .detach(), ni .item(), ni numpy, ni no_grad."),
     ),
 )
 
@@ -97,50 +103,55 @@ Exercise(
     SameAs(
         conditional_elbo,
         _tables,
-        what="un seul nombre",
+        what=tr("un seul nombre"),
         number=True,
-        where=lambda i, q, prior, likelihood: (
-            f"q = {listed(q)}, p(z|c) = {listed(prior)} et p(x|z,c) = {listed(likelihood)}"
+        where=lambda i, q, prior, likelihood: tr(
+            "q = {q}, p(z|c) = {prior} et p(x|z,c) = {likelihood}",
+            q=listed(q),
+            prior=listed(prior),
+            likelihood=listed(likelihood),
         ),
         slips=(
             (
                 broken_conditional_elbo,
-                "C'est encore la formule de la diapositive : son premier terme est log p(x|c).",
+                tr("C'est encore la formule de la diapositive : son premier terme est log p(x|c)."),
             ),
             (
                 lambda q, prior, likelihood: (
                     torch.log((q * likelihood).sum()) - (q * torch.log(q / prior)).sum()
                 ),
-                "Vous prenez le logarithme de la moyenne, et non la moyenne des logarithmes.",
+                tr("Vous prenez le logarithme de la moyenne, et non la moyenne des logarithmes."),
             ),
-            (_bounds(lambda r, k: r + k), "La KL se retranche, et vaut Σ q log(q/p)."),
-            (_bounds(lambda r, k: r), "La KL manque."),
-            (_bounds(lambda r, k: r - 2 * k), "La KL est double."),
-            (_bounds(lambda r, k: k - r), "C'est −ELBO : on demande la borne, pas le coût."),
+            (_bounds(lambda r, k: r + k), tr("La KL se retranche, et vaut Σ q log(q/p).")),
+            (_bounds(lambda r, k: r), tr("La KL manque.")),
+            (_bounds(lambda r, k: r - 2 * k), tr("La KL est double.")),
+            (_bounds(lambda r, k: k - r), tr("C'est −ELBO : on demande la borne, pas le coût.")),
             (
                 lambda q, prior, likelihood: (
                     (q * torch.log(likelihood)).sum() - (prior * torch.log(prior / q)).sum()
                 ),
-                "La KL est dans l'autre sens : elle va de q vers p(z|c).",
+                tr("La KL est dans l'autre sens : elle va de q vers p(z|c)."),
             ),
             (
                 lambda q, prior, likelihood: torch.log((prior * likelihood).sum()),
-                "C'est log p(x|c), et non sa borne.",
+                tr("C'est log p(x|c), et non sa borne."),
             ),
             (
                 lambda q, prior, likelihood: (
                     (prior * torch.log(likelihood)).sum() - (q * torch.log(q / prior)).sum()
                 ),
-                "L'espérance est sous p(z|c) : elle doit l'être sous q.",
+                tr("L'espérance est sous p(z|c) : elle doit l'être sous q."),
             ),
         ),
-        praise="votre borne est juste : ELBO + KL(q‖postérieur) = log p(x|c).",
+        praise=tr("votre borne est juste : ELBO + KL(q‖postérieur) = log p(x|c)."),
     ),
     (
-        "ELBO = log-vraisemblance de x sachant z, moyennée sous q, moins la KL de q à p(z|c).",
-        "Sur la diapositive, la KL est juste. Mais l'espérance porte sur log p(x|z,c), pas sur "
-        "log p(x|c) : que vaut likelihood ?",
-        "ELBO = E_q[log p(x|z,c)] − KL(q‖p(z|c)), avec E_q[f(z)] = Σ_z q(z) f(z).",
+        tr("ELBO = log-vraisemblance de x sachant z, moyennée sous q, moins la KL de q à p(z|c)."),
+        tr(
+            "Sur la diapositive, la KL est juste. Mais l'espérance porte sur log p(x|z,c), pas sur "
+            "log p(x|c) : que vaut likelihood ?"
+        ),
+        tr("ELBO = E_q[log p(x|z,c)] − KL(q‖p(z|c)), avec E_q[f(z)] = Σ_z q(z) f(z)."),
     ),
     broken=broken_conditional_elbo,
 )
@@ -161,7 +172,7 @@ def _decoders():
         model = CVAE((1, height, width), num_classes=10, z_dim=z_dim, hidden=(16,)).eval()
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter.requires_grad_(False))
-        yield f"{n} codes", [model, torch.randn(n, z_dim)]
+        yield tr("{n} codes", n=n), [model, torch.randn(n, z_dim)]
 
 
 Exercise(
@@ -170,42 +181,53 @@ Exercise(
     SameAs(
         class_grid,
         _decoders,
-        what="une grille d'images",
+        what=tr("une grille d'images"),
         dtype=torch.float32,
-        where=lambda i, model, z: "ligne {}, colonne {}, pixel ({}, {})".format(
-            *divmod(i[0], len(z)), *i[2:]
+        where=lambda i, model, z: tr(
+            "ligne {row}, colonne {column}, pixel ({i[2]}, {i[3]})",
+            row=i[0] // len(z),
+            column=i[0] % len(z),
+            i=i,
         ),
         slips=(
             (
                 lambda model, z: model.decode(
                     z.repeat_interleave(10, 0), torch.arange(10).repeat(len(z))
                 ),
-                "Vos classes changent d'une image à la suivante : la ligne k doit montrer la "
-                "classe k.",
+                tr(
+                    "Vos classes changent d'une image à la suivante : la ligne k doit montrer la "
+                    "classe k."
+                ),
             ),
             (
                 lambda model, z: model.decode(
                     z.repeat_interleave(10, 0), torch.arange(10).repeat_interleave(len(z))
                 ),
-                "Les classes sont à leur place, pas les styles : une colonne garde le même z.",
+                tr("Les classes sont à leur place, pas les styles : une colonne garde le même z."),
             ),
             (
                 lambda model, z: model.decode(z.repeat(10, 1), torch.arange(10).repeat(len(z))),
-                "Les styles sont à leur place, pas les classes : la ligne k montre la classe k.",
+                tr(
+                    "Les styles sont à leur place, pas les classes : la ligne k montre la classe k."
+                ),
             ),
             (
                 lambda model, z: class_grid(model, z[:1].expand_as(z)),
-                "Toutes vos colonnes ont le même style.",
+                tr("Toutes vos colonnes ont le même style."),
             ),
         ),
-        praise="la ligne k montre la classe k, la colonne j le style z[j].",
+        praise=tr("la ligne k montre la classe k, la colonne j le style z[j]."),
     ),
     (
-        "Il faut 10 n codes et 10 n classes, dans l'ordre de lecture : ligne par ligne. Et ce que "
-        "rend model.decode, tel quel.",
-        "Les codes se répètent en bloc, z.repeat(10, 1) ; les classes une à une, "
-        "torch.arange(10).repeat_interleave(n).",
-        "model.decode(codes, classes) fait le reste.",
+        tr(
+            "Il faut 10 n codes et 10 n classes, dans l'ordre de lecture : ligne par ligne. Et ce "
+            "que rend model.decode, tel quel."
+        ),
+        tr(
+            "Les codes se répètent en bloc, z.repeat(10, 1) ; les classes une à une, "
+            "torch.arange(10).repeat_interleave(n)."
+        ),
+        tr("model.decode(codes, classes) fait le reste."),
     ),
 )
 
@@ -227,40 +249,49 @@ def complete(x, mask, n, prior, decode):
     return torch.where(mask, x.float(), pixels)  # les pixels visibles sont recopiés
 
 
-def _check_law(z, mu, sigma, whose):
-    """Raise unless the rows of z `(n, d)`, n in the hundreds, look like draws of N(mu, σ²)."""
+def _check_law(z, mu, sigma, law):
+    """Raise unless the rows of z `(n, d)`, n in the hundreds, look like draws of N(mu, σ²).
+
+    law: its name, for the message.
+    """
     epsilon = (z - mu) / sigma
     if len(epsilon.abs().unique(dim=0)) < len(epsilon):
-        raise Wrong("des lignes de z ont le même ε, au signe près : il faut un tirage par image.")
+        raise Wrong(
+            tr("des lignes de z ont le même ε, au signe près : il faut un tirage par image.")
+        )
     mean, variance = epsilon.mean(0), epsilon.var(0)
     if not ((mean.abs() < 0.25).all() and ((0.75 < variance) & (variance < 1.3)).all()):
-        raise Wrong(
-            f"vos codes z ne suivent pas la loi {whose} : en les ramenant à ε = (z − mu) / σ, on "
-            f"trouve une moyenne {listed(mean)} et une variance {listed(variance)}, au lieu de "
-            "0 et 1. Rappel : σ = exp(logvar / 2)."
-        )
+        text = tr(
+            "vos codes z ne suivent pas {law} : en les ramenant à ε = (z − mu) / σ, on trouve une "
+            "moyenne {mean} et une variance {variance}, au lieu de 0 et 1. Rappel : "
+            "σ = exp(logvar / 2).",
+            law=law, mean=listed(mean), variance=listed(variance),
+        )  # fmt: skip
+        raise Wrong(text)
     if (epsilon.T.corrcoef().tril(-1).abs() > 0.3).any():
-        raise Wrong("les dimensions de z bougent ensemble : il faut un ε pour chacune.")
+        raise Wrong(tr("les dimensions de z bougent ensemble : il faut un ε pour chacune."))
     if not 0.62 < (epsilon.abs() < 1).float().mean() < 0.75:  # 0.683 for a Gaussian
-        raise Wrong("vos codes z ont la bonne variance, mais ne sont pas gaussiens.")
+        raise Wrong(tr("vos codes z ont la bonne variance, mais ne sont pas gaussiens."))
 
 
 def _check_hidden_pixels(drawn, probability):
     """Raise unless drawn `(n, pixels)` looks like independent draws with these probabilities."""
     if not ((drawn == 0) | (drawn == 1)).all():
-        raise Wrong("on attend des 0 et des 1 : tirez chaque pixel (torch.bernoulli).")
+        raise Wrong(tr("on attend des 0 et des 1 : tirez chaque pixel (torch.bernoulli)."))
     for p in probability.unique():
         alike = probability == p  # which images, for each pixel
         shares = (drawn * alike).sum(0) / alike.sum(0)
         share = shares[(shares - p).abs().argmax()].item()
         if not abs(share - p) < 0.15:
-            raise Wrong(
-                f"là où decode donne la probabilité {p:.2g} à un pixel caché, vous le noircissez "
-                f"avec la fréquence {share:.2g}."
-            )
+            text = tr(
+                "là où decode donne la probabilité {p:.2g} à un pixel caché, vous le noircissez "
+                "avec la fréquence {share:.2g}.",
+                p=p, share=share,
+            )  # fmt: skip
+            raise Wrong(text)
     residual = (drawn - probability).T  # (pixels, n)
     if (residual.corrcoef().tril(-1).abs() > 0.3).any() or (residual.var(1) == 0).any():
-        raise Wrong("vos pixels cachés noircissent ensemble : tirez chacun d'eux.")
+        raise Wrong(tr("vos pixels cachés noircissent ensemble : tirez chacun d'eux."))
 
 
 def _trial(answer, n, height, width, d):
@@ -294,18 +325,23 @@ def _trial(answer, n, height, width, d):
         lent("prior", [condition], prior),
         lent("decode", [("z", (-1, d)), condition], decode),
     )
-    images = tensor(result, (n, 1, height, width), f"{n} images pour n = {n}")
+    images = tensor(result, (n, 1, height, width), tr("{n} images pour n = {n}", n=n))
     if {name for name, _ in asked} != {"prior", "decode"}:
-        raise Wrong("il faut appeler prior(c), pour la loi de z, puis decode(z, c).")
+        raise Wrong(tr("il faut appeler prior(c), pour la loi de z, puis decode(z, c)."))
     for name, c in asked:
         if not (c == visible_part(x[None], mask)).all():
-            raise Wrong(f"{name} ne reçoit pas c = visible_part(x[None], mask).")
+            raise Wrong(tr("{name} ne reçoit pas c = visible_part(x[None], mask).", name=name))
     z = torch.cat(codes).detach()[-n:]  # after a first try, may be
     if len(z) != n:
-        raise Wrong(f"decode a reçu {counted(len(z), 'code')} : il en faut un par complétion, {n}.")
-    _check_law(z, mu, sigma, "de prior(c)")
+        text = trn(
+            "decode a reçu {count} code : il en faut un par complétion, {n}.",
+            "decode a reçu {count} codes : il en faut un par complétion, {n}.",
+            len(z), n=n,
+        )  # fmt: skip
+        raise Wrong(text)
+    _check_law(z, mu, sigma, tr("la loi de prior(c)"))
     if not (images == x)[:, :, mask].all():
-        raise Wrong("un pixel visible a changé : recopiez x partout où mask est vrai.")
+        raise Wrong(tr("un pixel visible a changé : recopiez x partout où mask est vrai."))
     drawn, probability = images[:, 0, ~mask], light_or_dark(z)[:, 0, ~mask].double()
     _check_hidden_pixels(drawn, probability)
     return z, drawn, probability
@@ -314,10 +350,12 @@ def _trial(answer, n, height, width, d):
 def check_complete(answer):
     first, second, _ = (_trial(answer, 600, *size) for size in ((4, 5, 3), (4, 5, 3), (5, 3, 4)))
     (z, drawn, p), (again, drawn_again, p_again) = first, second
-    if (z == again).all() or (drawn == drawn_again)[p == p_again].all():
-        what = "z" if (z == again).all() else "pixels cachés"
-        raise Wrong(f"deux appels donnent les mêmes {what} : votre hasard ne change jamais.")
-    return "chaque z suit prior(c), chaque pixel caché suit decode ; le visible est intact."
+    if (z == again).all():
+        raise Wrong(tr("deux appels donnent les mêmes z : votre hasard ne change jamais."))
+    if (drawn == drawn_again)[p == p_again].all():
+        text = tr("deux appels donnent les mêmes pixels cachés : votre hasard ne change jamais.")
+        raise Wrong(text)
+    return tr("chaque z suit prior(c), chaque pixel caché suit decode ; le visible est intact.")
 
 
 Exercise(
@@ -325,10 +363,13 @@ Exercise(
     complete,
     check_complete,
     (
-        "La condition faite : mu et logvar de prior(c) ; n codes z = µ + σ ε ; les probabilités de "
-        "decode(z, c) ; un tirage de chaque pixel ; enfin, recopier les pixels visibles.",
-        "ε = torch.randn(n, d), avec d = mu.shape[1] : un ε par complétion.",
-        "torch.where(mask, x, pixels) garde x où mask est vrai, et prend pixels ailleurs.",
+        tr(
+            "La condition faite : mu et logvar de prior(c) ; n codes z = µ + σ ε ; les "
+            "probabilités de decode(z, c) ; un tirage de chaque pixel ; enfin, recopier les pixels "
+            "visibles."
+        ),
+        tr("ε = torch.randn(n, d), avec d = mu.shape[1] : un ε par complétion."),
+        tr("torch.where(mask, x, pixels) garde x où mask est vrai, et prend pixels ailleurs."),
     ),
 )
 
@@ -362,14 +403,17 @@ def _networks(x, mu_q, logvar_q, mu_p, logvar_p, decode):
         def called(*given):
             whole = len(given[-1]) == len(c)  # or image by image
             if not (torch.equal(given[-1], c) if whole else torch.isin(given[-1], c).all()):
-                raise Wrong(f"{name} ne reçoit pas la condition c de chaque image, telle quelle.")
+                text = tr(
+                    "{name} ne reçoit pas la condition c de chaque image, telle quelle.", name=name
+                )
+                raise Wrong(text)
             return function(*given[:-1], given[-1].flatten().long())
 
         return lent(name, [*arguments, ("c", (-1, 1))], called)
 
     def encode(images, rows):
         if not torch.equal(images, x[rows]):
-            raise Wrong("encode ne reçoit pas les images x, dans l'ordre de leurs conditions.")
+            raise Wrong(tr("encode ne reçoit pas les images x, dans l'ordre de leurs conditions."))
         return mu_q[rows], logvar_q[rows]
 
     def prior(rows):
@@ -399,22 +443,28 @@ def _check_z(answer, B=400):
 
         answer(x, *_networks(x, mu, logvar, zeros, zeros, decode))
         if not received:
-            raise Wrong("votre coût n'appelle pas decode(z, c).")
+            raise Wrong(tr("votre coût n'appelle pas decode(z, c)."))
         calls.append([torch.cat(parts) for parts in zip(*received)])
     (z, rows), (again, _) = calls
     sigma = (logvar / 2).exp().detach()
-    _check_law(z.detach(), mu[rows].detach(), sigma[rows], "q(z|x,c)")
+    _check_law(z.detach(), mu[rows].detach(), sigma[rows], tr("la loi q(z|x,c)"))
     if torch.equal(z, again):
-        raise Wrong("deux appels donnent les mêmes z : votre hasard ne change jamais.")
+        raise Wrong(tr("deux appels donnent les mêmes z : votre hasard ne change jamais."))
     moved = (z - mu[rows]).detach() / 2  # ∂z/∂logvar = σ ε / 2
     slopes = gradients(z.sum(), (mu, logvar))
     for name, slope, each in zip(("mu", "logvar"), slopes, (torch.ones_like(moved), moved)):
         if not torch.allclose(slope, torch.zeros(B, 2).index_add(0, rows, each), atol=1e-4):
-            verb = "n'est pas juste" if slope.any() else "est nul"
-            raise Wrong(
-                f"le gradient qui remonte de z à {name} de q {verb} : il faut z = mu + σ ε, avec "
-                "σ = exp(logvar / 2), sans rien détacher (ni .sample(), ni .detach())."
+            mistake = tr("le gradient qui remonte de z à {name} de q est nul", name=name)
+            if slope.any():
+                mistake = tr(
+                    "le gradient qui remonte de z à {name} de q n'est pas juste", name=name
+                )
+            text = tr(
+                "{mistake} : il faut z = mu + σ ε, avec σ = exp(logvar / 2), sans rien détacher "
+                "(ni .sample(), ni .detach()).",
+                mistake=mistake,
             )
+            raise Wrong(text)
 
 
 def _without_chance(loss):
@@ -434,7 +484,7 @@ def _batches():
         draws = torch.Generator().manual_seed(B)
         laws = torch.randn(4, B, d, generator=draws)  # mu_q, logvar_q, mu_p, logvar_p
         x = (torch.rand(B, *shape, generator=draws) < 0.5).float()
-        name = f"un lot de {B} images de {x[0].numel()} pixels"
+        name = tr("un lot de {B} images de {D} pixels", B=B, D=x[0].numel())
         yield name, [x, *laws, torch.randn(B, *shape, generator=draws)]
 
 
@@ -452,25 +502,26 @@ def _costs(mix, divergence=kl_between_gaussians):
 _same_cost = SameAs(
     _without_chance(cvae_loss),
     _batches,
-    what="un seul nombre pour le lot",
+    what=tr("un seul nombre pour le lot"),
     gradient=("mu_q", "logvar_q", "mu_p", "logvar_p", "logits"),
     slips=(
         (_costs(lambda r, k, *_: r + k, lambda mu_q, logvar_q, mu_p, logvar_p: kl_between_gaussians(
-            mu_p, logvar_p, mu_q, logvar_q)), "La KL est dans l'autre sens : q, puis p(z|c)."),
+            mu_p, logvar_p, mu_q, logvar_q)), tr("La KL est dans l'autre sens : q, puis p(z|c).")),
         (_costs(lambda r, k, *_: r + k, lambda mu_q, logvar_q, *_: kl_to_standard_normal(
-            mu_q, logvar_q)), "C'est la KL vers N(0, I) : visez p(z|c)."),
-        (_costs(lambda r, k, D, B, d: r / D + k), "La reconstruction est une moyenne sur les "
-         "pixels."),
-        (_costs(lambda r, k, D, B, d: B * (r + k)), "Vous avez sommé sur les images : prenez-en "
-         "la moyenne."),
-        (_costs(lambda r, k, D, B, d: r), "La KL manque."),
-        (_costs(lambda r, k, D, B, d: r - k), "La KL est comptée à l'envers."),
-        (_costs(lambda r, k, D, B, d: r + 2 * k), "La KL est double : il manque le ½ ?"),
-        (_costs(lambda r, k, D, B, d: r + k / d), "La KL est une moyenne sur les dimensions de z."),
-        (_costs(lambda r, k, D, B, d: k - r), "La reconstruction est comptée à l'envers."),
-        (_costs(lambda r, k, D, B, d: -r - k), "C'est l'ELBO : un coût à minimiser est −ELBO."),
+            mu_q, logvar_q)), tr("C'est la KL vers N(0, I) : visez p(z|c).")),
+        (_costs(lambda r, k, D, B, d: r / D + k),
+         tr("La reconstruction est une moyenne sur les pixels.")),
+        (_costs(lambda r, k, D, B, d: B * (r + k)),
+         tr("Vous avez sommé sur les images : prenez-en la moyenne.")),
+        (_costs(lambda r, k, D, B, d: r), tr("La KL manque.")),
+        (_costs(lambda r, k, D, B, d: r - k), tr("La KL est comptée à l'envers.")),
+        (_costs(lambda r, k, D, B, d: r + 2 * k), tr("La KL est double : il manque le ½ ?")),
+        (_costs(lambda r, k, D, B, d: r + k / d),
+         tr("La KL est une moyenne sur les dimensions de z.")),
+        (_costs(lambda r, k, D, B, d: k - r), tr("La reconstruction est comptée à l'envers.")),
+        (_costs(lambda r, k, D, B, d: -r - k), tr("C'est l'ELBO : un coût à minimiser est −ELBO.")),
     ),
-    praise="la loi de z, la valeur du coût et ses gradients sont justes.",
+    praise=tr("la loi de z, la valeur du coût et ses gradients sont justes."),
 )  # fmt: skip
 
 
@@ -484,9 +535,14 @@ Exercise(
     cvae_loss,
     check_cvae_loss,
     (
-        "Comme l'exercice 2 du notebook 01, mais la KL va de q vers p(z|c) = N(mu_p, σ_p²).",
-        "En une dimension : KL = ½ [ (µ_q − µ_p)² / σ_p² + σ_q² / σ_p² − 1 − log(σ_q² / σ_p²) ].",
-        "Reconstruction : somme sur les pixels ; KL : somme sur les dimensions de z ; puis la "
-        "moyenne sur les images. Et z = µ_q + σ_q ε, pour que le gradient passe.",
+        tr("Comme l'exercice 2 du notebook 01, mais la KL va de q vers p(z|c) = N(mu_p, σ_p²)."),
+        tr(
+            "En une dimension : KL = ½ [ (µ_q − µ_p)² / σ_p² + σ_q² / σ_p² − 1 − log(σ_q² / σ_p²) "
+            "]."
+        ),
+        tr(
+            "Reconstruction : somme sur les pixels ; KL : somme sur les dimensions de z ; puis la "
+            "moyenne sur les images. Et z = µ_q + σ_q ε, pour que le gradient passe."
+        ),
     ),
 )

@@ -10,8 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..autoregressive import FVSBN
+from ..language import thousands, tr, trn
 from . import Exercise
-from .harness import SameAs, Wrong, as_number, counted, lent, listed, tensor
+from .harness import SameAs, Wrong, as_number, lent, listed, tensor
 
 
 # ---- 03a.total ---------------------------------------------------------------------------------
@@ -38,27 +39,32 @@ def check_total_probability(answer):
 
             def log_prob(x, model=model, expected=expected, seen=seen):
                 if x.is_floating_point():
-                    raise Wrong(f"log_prob attend des images entières ; reçu : {x.dtype}.")
+                    raise Wrong(
+                        tr("log_prob attend des images entières ; reçu : {dtype}.", dtype=x.dtype)
+                    )
                 if not ((x == 0) | (x == 1)).all():
-                    raise Wrong("log_prob attend des pixels 0 ou 1.")
+                    raise Wrong(tr("log_prob attend des pixels 0 ou 1."))
                 seen.extend(map(tuple, x.flatten(1).tolist()))
                 return model.log_prob(x).double() + math.log(expected)
 
             asked = lent("log_prob", [("x", (-1, *shape))], log_prob)
-            total = as_number(answer(asked, shape))
+            total = as_number(answer(asked, shape), tr("un seul nombre"))
             distinct, right = len(set(seen)), abs(total - expected) < 1e-5
             if distinct < everything or (len(seen) > everything and not right):
-                raise Wrong(
-                    f"il y a {everything} images binaires de forme {shape} ; vous en demandez "
-                    f"{len(seen)}, dont {distinct} différentes.",
-                    puzzling=True,
-                )
+                text = tr(
+                    "il y a {all} images binaires de forme {shape} ; vous en demandez {seen}, dont "
+                    "{distinct} différentes.",
+                    all=everything, shape=shape, seen=len(seen), distinct=distinct,
+                )  # fmt: skip
+                raise Wrong(text, puzzling=True)
             if not right:
-                raise Wrong(
-                    f"pour un modèle de somme {expected:.3f} sur les images {shape}, vous obtenez "
-                    f"{total:.6g}. Les images sont les bonnes : on attend la somme des exp(log p)."
-                )
-    return "la somme est juste, pour un modèle normalisé et pour un autre qui ne l'est pas."
+                text = tr(
+                    "pour un modèle de somme {expected:.3f} sur les images {shape}, vous obtenez "
+                    "{total:.6g}. Les images sont les bonnes : on attend la somme des exp(log p).",
+                    expected=expected, shape=shape, total=total,
+                )  # fmt: skip
+                raise Wrong(text)
+    return tr("la somme est juste, pour un modèle normalisé et pour un autre qui ne l'est pas.")
 
 
 Exercise(
@@ -66,9 +72,9 @@ Exercise(
     total_probability,
     check_total_probability,
     (
-        "Il faut toutes les suites de C·H·W bits, une par ligne, puis .view(-1, *shape).",
-        "torch.cartesian_prod(*[torch.tensor([0, 1])] * n) donne les 2ⁿ suites de n bits.",
-        "log_prob donne des logarithmes : c'est p(x) = exp(log p(x)) qu'on additionne.",
+        tr("Il faut toutes les suites de C·H·W bits, une par ligne, puis .view(-1, *shape)."),
+        tr("torch.cartesian_prod(*[torch.tensor([0, 1])] * n) donne les 2ⁿ suites de n bits."),
+        tr("log_prob donne des logarithmes : c'est p(x) = exp(log p(x)) qu'on additionne."),
     ),
 )
 
@@ -85,24 +91,23 @@ def count_parameters(D, H):
 
 
 def check_count_parameters(answer):
-    names = ("FVSBN", "NADE sans partage", "NADE avec partage")
+    names = ("FVSBN", tr("NADE sans partage"), tr("NADE avec partage"))
     for D, H in ((1, 1), (3, 2), (10, 7), (784, 500)):
         counts = answer(D, H)
         if not isinstance(counts, tuple | list) or len(counts) != 3:
-            raise Wrong("on attend trois entiers : `return fvsbn, sans_partage, avec_partage`.")
+            raise Wrong(tr("on attend trois entiers : `return fvsbn, sans_partage, avec_partage`."))
         if not all(isinstance(n, numbers.Integral) for n in counts):
             kinds = ", ".join(type(n).__name__ for n in counts)
-            raise Wrong(f"on attend trois entiers de Python ; reçu : {kinds}.")
+            raise Wrong(tr("on attend trois entiers de Python ; reçu : {kinds}.", kinds=kinds))
         expected = count_parameters(D, H)
         for name, value, right in zip(names, counts, expected):
             if value != right:
-                raise Wrong(
-                    f"pour D = {D}, H = {H}, {name} : on attend {right} ; vous obtenez {value}.",
-                    puzzling=name == "FVSBN",
-                )
-    return "784 pixels, 500 neurones : {} ; {} ; {}.".format(
-        *(f"{n:,}".replace(",", "\u00a0") for n in expected)
-    )
+                text = tr(
+                    "pour D = {D}, H = {H}, {name} : on attend {right} ; vous obtenez {value}.",
+                    D=D, H=H, name=name, right=right, value=value,
+                )  # fmt: skip
+                raise Wrong(text, puzzling=name == "FVSBN")
+    return tr("784 pixels, 500 neurones : {n[0]} ; {n[1]} ; {n[2]}.", n=[*map(thousands, expected)])
 
 
 Exercise(
@@ -110,11 +115,15 @@ Exercise(
     count_parameters,
     check_count_parameters,
     (
-        "FVSBN : le pixel i a un biais et i − 1 poids. Sommez de 1 à D.",
-        "Sans partage, le pixel i a sa matrice A_i (H × (i − 1)), son c_i (H), son alpha_i (H) et "
-        "son b_i.",
-        "Avec partage : une seule matrice W (H × D) et un seul c (H) ; les alpha_i forment V "
-        "(D × H), les b_i un vecteur b (D).",
+        tr("FVSBN : le pixel i a un biais et i − 1 poids. Sommez de 1 à D."),
+        tr(
+            "Sans partage, le pixel i a sa matrice A_i (H × (i − 1)), son c_i (H), son alpha_i (H) "
+            "et son b_i."
+        ),
+        tr(
+            "Avec partage : une seule matrice W (H × D) et un seul c (H) ; les alpha_i forment V "
+            "(D × H), les b_i un vecteur b (D)."
+        ),
     ),
 )
 
@@ -156,21 +165,21 @@ def _shifted(steps, use_c=True):
 _values_are_right = SameAs(
     nade_logits,
     _nade_inputs,
-    what="une log-cote par pixel",
+    what=tr("une log-cote par pixel"),
     dtype=torch.float32,
-    where=lambda i, x, W, V, b, c: f"x = {listed(x[i[0]])}, la case {list(i)}",
+    where=lambda i, x, *_: tr("x = {x}, la case {place}", x=listed(x[i[0]]), place=list(i)),
     gradient=("W", "V", "b", "c"),
     slips=(
-        (_shifted(1), "Chaque pixel se lit lui-même."),
-        (_shifted(-1), "La somme a un pixel de retard."),
-        (_shifted(0, use_c=False), "Le biais c manque."),
+        (_shifted(1), tr("Chaque pixel se lit lui-même.")),
+        (_shifted(-1), tr("La somme a un pixel de retard.")),
+        (_shifted(0, use_c=False), tr("Le biais c manque.")),
         (
             lambda x, W, V, b, c: torch.sigmoid(nade_logits(x, W, V, b, c)),
-            "C'est une probabilité : la log-cote vient avant le dernier σ.",
+            tr("C'est une probabilité : la log-cote vient avant le dernier σ."),
         ),
-        (lambda x, W, V, b, c: nade_logits(x, W, V, 0 * b, c), "Le biais b[i] manque."),
+        (lambda x, W, V, b, c: nade_logits(x, W, V, 0 * b, c), tr("Le biais b[i] manque.")),
     ),
-    praise="valeurs et gradients sont ceux de la définition, sans recommencer la somme.",
+    praise=tr("valeurs et gradients sont ceux de la définition, sans recommencer la somme."),
 )
 
 
@@ -199,11 +208,13 @@ def check_nade_logits(answer):
     praise = _values_are_right(answer)
     growth = _work(answer, 240) / _work(answer, 120)
     if growth > 2.8:
-        raise Wrong(
-            f"les valeurs sont justes, mais deux fois plus de pixels coûtent {growth:.1f} fois "
+        text = tr(
+            "les valeurs sont justes, mais deux fois plus de pixels coûtent {growth:.1f} fois "
             "plus de calculs, au lieu de 2 : chaque pixel en refait un sur tous ceux d'avant, ou "
-            "sur tous."
+            "sur tous.",
+            growth=growth,
         )
+        raise Wrong(text)
     return praise
 
 
@@ -212,12 +223,18 @@ Exercise(
     nade_logits,
     check_nade_logits,
     (
-        "Partez de a = c, une ligne par image : a = c.expand(len(x), -1). Rangez les log-cotes "
-        "dans une liste.",
-        "Pour le pixel i : d'abord sa log-cote, d'après a ; ensuite seulement, a reçoit ce "
-        "qu'apporte le pixel i, et cela servira à tous les suivants.",
-        "La log-cote : sigmoid(a) @ V[i] + b[i]. L'ajout : a = a + x[:, i, None] * W[i]. Enfin, "
-        "torch.stack(logits, dim=1).",
+        tr(
+            "Partez de a = c, une ligne par image : a = c.expand(len(x), -1). Rangez les log-cotes "
+            "dans une liste."
+        ),
+        tr(
+            "Pour le pixel i : d'abord sa log-cote, d'après a ; ensuite seulement, a reçoit ce "
+            "qu'apporte le pixel i, et cela servira à tous les suivants."
+        ),
+        tr(
+            "La log-cote : sigmoid(a) @ V[i] + b[i]. L'ajout : a = a + x[:, i, None] * W[i]. "
+            "Enfin, torch.stack(logits, dim=1)."
+        ),
     ),
 )
 
@@ -251,24 +268,33 @@ def check_made_masks(answer):
         m = torch.randint(1, D, (H,), generator=draws)
         masks = answer(ordering, m)
         if not isinstance(masks, tuple | list) or len(masks) != 2:
-            raise Wrong("on attend deux masques : `return M_W, M_V`.")
-        shapes = ("M_W, une ligne par neurone", (H, D)), ("M_V, une ligne par sortie", (D, H))
+            raise Wrong(tr("on attend deux masques : `return M_W, M_V`."))
+        shapes = (
+            (tr("M_W, une ligne par neurone"), (H, D)),
+            (tr("M_V, une ligne par sortie"), (D, H)),
+        )
         M_W, M_V = (tensor(mask, shape, what) for mask, (what, shape) in zip(masks, shapes))
         if not torch.isin(torch.cat([M_W.flatten(), M_V.flatten()]), torch.tensor([0, 1])).all():
-            raise Wrong("un masque ne contient que des 0 et des 1, ou des booléens.")
+            raise Wrong(tr("un masque ne contient que des 0 et des 1, ou des booléens."))
         rank = torch.argsort(ordering) + 1
         for name, mask, right in zip(("M_W", "M_V"), (M_W, M_V), made_masks(ordering, m)):
             for row, column in (mask != right).nonzero().tolist():
                 neuron, pixel = (row, column) if name == "M_W" else (column, row)
-                end = "l'entrée" if name == "M_W" else "la sortie"
-                verb = "coupe" if right[row, column] else "garde"
-                weight = f"le poids entre {end} {pixel}, de rang {rank[pixel]}, et le neurone"
-                raise Wrong(
-                    f"ordre {ordering.tolist()}, numéros m = {m.tolist()} : {name}[{row}, {column}]"
-                    f" {verb} à tort {weight} {neuron}, numéroté {m[neuron]}.",
-                    puzzling=True,
-                )
-    return "strictement causal dans tous les ordres essayés, et aucun poids coupé pour rien."
+                end = tr("la sortie {p}, de rang {r}", p=pixel, r=rank[pixel])
+                if name == "M_W":
+                    end = tr("l'entrée {p}, de rang {r}", p=pixel, r=rank[pixel])
+                unit = tr("le neurone {n}, numéroté {m}", n=neuron, m=m[neuron])
+                weight = tr("le poids entre {end}, et {unit}", end=end, unit=unit)
+                cell = f"{name}[{row}, {column}]"
+                mistake = tr("{cell} garde à tort {weight}", cell=cell, weight=weight)
+                if right[row, column]:
+                    mistake = tr("{cell} coupe à tort {weight}", cell=cell, weight=weight)
+                text = tr(
+                    "ordre {ordering}, numéros m = {m} : {mistake}.",
+                    ordering=ordering.tolist(), m=m.tolist(), mistake=mistake,
+                )  # fmt: skip
+                raise Wrong(text, puzzling=True)
+    return tr("strictement causal dans tous les ordres essayés, et aucun poids coupé pour rien.")
 
 
 Exercise(
@@ -276,11 +302,15 @@ Exercise(
     made_masks,
     check_made_masks,
     (
-        "Le neurone de numéro m voit les pixels de rang 1 à m. Une sortie de rang d ne doit lire "
-        "que les neurones qui voient moins de d pixels.",
-        "Le rang du pixel p est l'étape où il est visité : l'inverse de la permutation ordering. "
-        "Pour ordering = [3, 2, 0, 1], les rangs sont [3, 4, 2, 1].",
-        "torch.argsort(ordering) inverse une permutation.",
+        tr(
+            "Le neurone de numéro m voit les pixels de rang 1 à m. Une sortie de rang d ne doit "
+            "lire que les neurones qui voient moins de d pixels."
+        ),
+        tr(
+            "Le rang du pixel p est l'étape où il est visité : l'inverse de la permutation "
+            "ordering. Pour ordering = [3, 2, 0, 1], les rangs sont [3, 4, 2, 1]."
+        ),
+        tr("torch.argsort(ordering) inverse une permutation."),
     ),
     broken=broken_made_masks,
 )
@@ -309,11 +339,11 @@ def _opinions():
     draws = torch.Generator().manual_seed(0)
     for K, B, D in ((4, 3, 6), (3, 5, 2)):
         x = torch.randint(2, (B, D), generator=draws).float()
-        yield f"{K} ordres", [torch.randn(K, B, D, generator=draws), x]
+        yield tr("{K} ordres", K=K), [torch.randn(K, B, D, generator=draws), x]
     sure = torch.full((2, 1, 3), 40.0)
-    yield "des log-cotes de 40, un pixel blanc", [sure, torch.tensor([[1.0, 1.0, 0.0]])]
+    yield tr("des log-cotes de 40, un pixel blanc"), [sure, torch.tensor([[1.0, 1.0, 0.0]])]
     black_and_white = torch.stack([torch.zeros(2000), torch.ones(2000)])  # log p: −2 626, −626
-    yield "2 000 pixels", [torch.ones(3, 2, 2000), black_and_white]
+    yield tr("2 000 pixels"), [torch.ones(3, 2, 2000), black_and_white]
 
 
 Exercise(
@@ -322,21 +352,21 @@ Exercise(
     SameAs(
         ensemble_log_prob,
         _opinions,
-        what="un nombre par image",
+        what=tr("un nombre par image"),
         dtype=torch.float32,
         tolerance=1e-4,
         where=lambda i, logits, x: (
-            f"x = {listed(x[i])}" if x.shape[1] < 10 else "des log-cotes toutes égales à 1"
+            f"x = {listed(x[i])}" if x.shape[1] < 10 else tr("des log-cotes toutes égales à 1")
         ),
         slips=(
-            (broken_ensemble_log_prob, "Ce sont encore les log-cotes que vous moyennez."),
+            (broken_ensemble_log_prob, tr("Ce sont encore les log-cotes que vous moyennez.")),
             (
                 lambda logits, x: torch.logsumexp(_by_image(logits, x), 0),
-                "C'est la somme des K lois : il manque le 1/K.",
+                tr("C'est la somme des K lois : il manque le 1/K."),
             ),
             (
                 lambda logits, x: _by_image(logits, x).mean(0),
-                "Vous moyennez des logarithmes : il faut moyenner les probabilités.",
+                tr("Vous moyennez des logarithmes : il faut moyenner les probabilités."),
             ),
             (
                 lambda logits, x: (
@@ -347,21 +377,30 @@ Exercise(
                     .log()
                     .sum(1)
                 ),
-                "Vous moyennez des probabilités pixel par pixel : il faut celles d'images "
-                "entières.",
+                tr(
+                    "Vous moyennez des probabilités pixel par pixel : il faut celles d'images "
+                    "entières."
+                ),
             ),
             (
                 lambda logits, x: _by_image(logits, x).exp().mean(0).log(),
-                "Votre calcul déborde : exp(−2 626) vaut 0 pour la machine. Restez en logarithmes.",
+                tr(
+                    "Votre calcul déborde : exp(−2 626) vaut 0 pour la machine. Restez en "
+                    "logarithmes."
+                ),
             ),
         ),
-        praise="la somme des p(x) vaut 1, et les grandes images ne font pas déborder le calcul.",
+        praise=tr(
+            "la somme des p(x) vaut 1, et les grandes images ne font pas déborder le calcul."
+        ),
     ),
     (
-        "Un mélange de K lois : p(x) = (1/K) Σ_k p_k(x). On moyenne des probabilités d'images "
-        "entières.",
-        "Calculez d'abord log p_k(x) pour chaque ordre, une matrice (K, B).",
-        "log Σ_k exp(log p_k) s'écrit torch.logsumexp(log_p, dim=0). Il reste le 1/K.",
+        tr(
+            "Un mélange de K lois : p(x) = (1/K) Σ_k p_k(x). On moyenne des probabilités d'images "
+            "entières."
+        ),
+        tr("Calculez d'abord log p_k(x) pour chaque ordre, une matrice (K, B)."),
+        tr("log Σ_k exp(log p_k) s'écrit torch.logsumexp(log_p, dim=0). Il reste le 1/K."),
     ),
     broken=broken_ensemble_log_prob,
 )
@@ -405,37 +444,48 @@ def _sequences():
 def check_encode(answer):
     table = []
     for bits, probabilities in _sequences():
-        case = f"{len(bits)} bits"
+        case = tr("{n} bits", n=len(bits))
         if len(bits) <= 3:
-            case = f"bits `{bits}`, probabilités `{probabilities}`"
-        floats = "Un flottant n'en tient que 53 : en utilisez-vous ?" if len(bits) > 50 else ""
+            case = tr("bits `{bits}`, probabilités `{p}`", bits=bits, p=probabilities)
+        floats = tr("Un flottant n'en tient que 53 : en utilisez-vous ?") if len(bits) > 50 else ""
         try:
             code = answer(list(bits), list(probabilities))
         except Wrong as wrong:
-            raise Wrong(f"{case} : {wrong} {floats}".rstrip()) from wrong
+            text = tr("{case} : {message}", case=case, message=wrong)
+            raise Wrong(f"{text} {floats}".rstrip()) from wrong
         if not isinstance(code, str) or set(code) - {"0", "1"}:
-            raise Wrong(f'{case} : on attend un seul texte, comme "0110" ; reçu : `{code!r}`.')
+            text = tr(
+                '{case} : on attend un seul texte, comme "0110" ; reçu : `{code!r}`.',
+                case=case, code=code,
+            )  # fmt: skip
+            raise Wrong(text)
         table.append((code, bits, probabilities, case, floats))
 
     for code, bits, probabilities, case, floats in table:
         low, width = _interval(bits, probabilities)
         if not low <= _value(code) < low + width:
             named = [text for made, text in _MISTAKES if all(made(*row[:3]) for row in table)]
-            shown = f"l'intervalle est [{float(low):.6f} ; {float(low + width):.6f}["
-            shown += f" ; votre code désigne {float(_value(code)):.6f}."
+            text = tr(
+                "{case} : l'intervalle est [{low:.6f} ; {end:.6f}[ ; votre code désigne "
+                "{value:.6f}.",
+                case=case, low=float(low), end=float(low + width), value=float(_value(code)),
+            )  # fmt: skip
             if floats:  # its bounds look the same
-                shown = "votre code ne tombe pas dans l'intervalle."
-            text = f"{case} : {shown}"
+                text = tr("{case} : votre code ne tombe pas dans l'intervalle.", case=case)
             if _value(code) == low + width:
-                text += " C'est la fin, exclue, de l'intervalle."
+                text += " " + tr("C'est la fin, exclue, de l'intervalle.")
             raise Wrong(" ".join([text, *(named or [floats])]).rstrip(), puzzling=not named)
         nll = math.log2(width.denominator) - math.log2(width.numerator)
         if len(code) >= nll + 2:
-            raise Wrong(
-                f"{case} : −log₂ p = {counted(nll, 'bit', '.2f')}, il faut moins de 2 chiffres de "
-                f"plus, et votre code en compte {len(code)} en tout."
-            )
-    return "le code désigne la bonne suite, à moins de 2 bits de −log₂ p, même sur 300 bits."
+            text = trn(
+                "{case} : −log₂ p = {count} bit, il faut moins de 2 chiffres de plus, et votre "
+                "code en compte {n} en tout.",
+                "{case} : −log₂ p = {count} bits, il faut moins de 2 chiffres de plus, et votre "
+                "code en compte {n} en tout.",
+                format(nll, ".2f"), case=case, n=len(code),
+            )  # fmt: skip
+            raise Wrong(text)
+    return tr("le code désigne la bonne suite, à moins de 2 bits de −log₂ p, même sur 300 bits.")
 
 
 def _value(code):
@@ -450,8 +500,8 @@ def _designates_the_mirror(code, bits, probabilities):
 
 _MISTAKES = (
     (lambda code, *sequence: code == encode(*sequence).lstrip("0"),
-     "Votre code perd ses zéros de tête."),
-    (_designates_the_mirror, "C'est le 1 qui garde le début de l'intervalle, pas le 0."),
+     tr("Votre code perd ses zéros de tête.")),
+    (_designates_the_mirror, tr("C'est le 1 qui garde le début de l'intervalle, pas le 0.")),
 )  # fmt: skip
 
 
@@ -469,11 +519,18 @@ Exercise(
     encode,
     check_encode,
     (
-        "Gardez low et width : l'intervalle est [low ; low + width[. Un 1 : width = width · p. "
-        "Un 0 : low avance de width · p, width diminue d'autant.",
-        "Des flottants s'épuisent vers 50 bits : l'intervalle devient vide, et une boucle peut ne "
-        "jamais finir. Fraction (module fractions) calcule exactement : width * Fraction(p).",
-        "À la fin, essayez les longueurs 0, 1, 2… : la première fraction n / 2^longueur qui ne "
-        "précède pas low est ceil(low · 2^longueur) / 2^longueur. Est-elle dans l'intervalle ?",
+        tr(
+            "Gardez low et width : l'intervalle est [low ; low + width[. Un 1 : width = width · p. "
+            "Un 0 : low avance de width · p, width diminue d'autant."
+        ),
+        tr(
+            "Des flottants s'épuisent vers 50 bits : l'intervalle devient vide, et une boucle peut "
+            "ne jamais finir. Fraction (module fractions) calcule exactement : width * "
+            "Fraction(p)."
+        ),
+        tr(
+            "À la fin, essayez les longueurs 0, 1, 2… : la première fraction n / 2^longueur qui ne "
+            "précède pas low est ceil(low · 2^longueur) / 2^longueur. Est-elle dans l'intervalle ?"
+        ),
     ),
 )

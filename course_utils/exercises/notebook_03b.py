@@ -7,8 +7,9 @@ import torch.nn.functional as F
 
 from ..autoregressive.masked import MaskedConv2d
 from ..autoregressive.pixelcnn import gate
+from ..language import tr, trn
 from . import Exercise
-from .harness import SameAs, Wrong, counted, lent, listed, tensor
+from .harness import SameAs, Wrong, lent, listed, tensor
 
 
 # ---- 03b.mask -----------------------------------------------------------------------------------
@@ -32,34 +33,40 @@ Exercise(
     causal_mask,
     SameAs(
         causal_mask,
-        lambda: [(f"le masque {kind}, k = {k}", [kind, k]) for k in (3, 5, 7, 1) for kind in "AB"],
-        what="un masque carré",
+        lambda: [
+            (tr("le masque {kind}, k = {k}", kind=kind, k=k), [kind, k])
+            for k in (3, 5, 7, 1)
+            for kind in "AB"
+        ],
+        what=tr("un masque carré"),
         dtype=torch.float32,
-        where=lambda i, kind, k: f"la case [{i[0]}, {i[1]}]",
+        where=lambda i, kind, k: tr("la case [{i[0]}, {i[1]}]", i=i),
         slips=(
             (
                 lambda kind, k: causal_mask("B" if kind == "A" else "A", k),
-                "Vos masques A et B sont échangés.",
+                tr("Vos masques A et B sont échangés."),
             ),
-            (lambda kind, k: causal_mask("A", k), "Le masque B garde aussi le centre."),
-            (lambda kind, k: causal_mask("B", k), "Le masque A cache le centre."),
+            (lambda kind, k: causal_mask("A", k), tr("Le masque B garde aussi le centre.")),
+            (lambda kind, k: causal_mask("B", k), tr("Le masque A cache le centre.")),
             (
                 lambda kind, k: causal_mask(kind, k).flip(0, 1),
-                "Vous gardez ce qui vient après, au lieu de ce qui vient avant.",
+                tr("Vous gardez ce qui vient après, au lieu de ce qui vient avant."),
             ),
-            (lambda kind, k: causal_mask(kind, k).T, "Lignes et colonnes sont échangées."),
+            (lambda kind, k: causal_mask(kind, k).T, tr("Lignes et colonnes sont échangées.")),
             (
                 lambda kind, k: torch.ones(k, k).tril(-1 if kind == "A" else 0),
-                "C'est un triangle : la ligne du dessus se garde entière, à droite aussi.",
+                tr("C'est un triangle : la ligne du dessus se garde entière, à droite aussi."),
             ),
         ),
-        praise="sur les 9 poids d'un noyau 3×3, le masque A en garde 4, le B 5.",
+        praise=tr("sur les 9 poids d'un noyau 3×3, le masque A en garde 4, le B 5."),
     ),
     (
-        "Le centre est en [k // 2, k // 2]. Avant lui : les lignes du dessus, entières, puis la "
-        "gauche de sa ligne.",
-        "Le masque A cache le centre ; le masque B le garde. C'est leur seule différence.",
-        "Partez de torch.zeros(k, k) ; mask[: k // 2] désigne les lignes du dessus.",
+        tr(
+            "Le centre est en [k // 2, k // 2]. Avant lui : les lignes du dessus, entières, puis "
+            "la gauche de sa ligne."
+        ),
+        tr("Le masque A cache le centre ; le masque B le garde. C'est leur seule différence."),
+        tr("Partez de torch.zeros(k, k) ; mask[: k // 2] désigne les lignes du dessus."),
     ),
 )
 
@@ -92,7 +99,7 @@ def _network(change=None):
 
     def network(x):
         if not x.is_floating_point() or not ((x == 0) | (x == 1)).all():
-            raise Wrong("network attend des pixels 0. ou 1. : ni NaN, ni autre valeur.")
+            raise Wrong(tr("network attend des pixels 0. ou 1. : ni NaN, ni autre valeur."))
         # image by image: in batches of other sizes, a convolution rounds otherwise
         logits = torch.cat([second(torch.tanh(first(image))) for image in x.split(1)])
         return logits if change is None else change(x, logits)
@@ -124,12 +131,12 @@ def check_is_causal(answer):
     x = torch.randint(2, (4, 1, 5, 6), generator=torch.Generator().manual_seed(0)).float()
     x[:, :, 1, 2], x[:, :, 3, 1] = 0, 1  # an answer that only writes zeros, or ones, misses one
     wrong = {
-        "un réseau dont chaque sortie lit son propre pixel": lambda x, logits: logits + x,
-        "un réseau qui lit le pixel de droite": lambda x, logits: logits + torch.roll(x, -1, 3),
-        "un réseau qui lit le pixel du dessous": lambda x, logits: logits + torch.roll(x, -1, 2),
-        "un réseau qui ne lit son propre pixel que sur la première image": _only_on(x[0]),
-        "un réseau qui ne lit son propre pixel que sur la dernière image": _only_on(x[-1]),
-        "un réseau dont chaque pixel change à peine sa propre log-cote": lambda x, logits: (
+        tr("un réseau dont chaque sortie lit son propre pixel"): lambda x, logits: logits + x,
+        tr("un réseau qui lit le pixel de droite"): lambda x, logits: logits + x.roll(-1, 3),
+        tr("un réseau qui lit le pixel du dessous"): lambda x, logits: logits + x.roll(-1, 2),
+        tr("un réseau qui ne lit son propre pixel que sur la première image"): _only_on(x[0]),
+        tr("un réseau qui ne lit son propre pixel que sur la dernière image"): _only_on(x[-1]),
+        tr("un réseau dont chaque pixel change à peine sa propre log-cote"): lambda x, logits: (
             logits + x * 2**-23 * logits.detach().abs()  # by one unit of its last place
         ),
     }
@@ -143,11 +150,11 @@ def check_is_causal(answer):
         ((4, 1), (4, 4)),
     ]
     for output, source in leaks:
-        name = f"un réseau où seule la sortie {output} lit le pixel {source}"
+        name = tr("un réseau où seule la sortie {o} lit le pixel {p}", o=output, p=source)
         wrong[name] = _leak(output, source)
     right = {
-        "un réseau de deux convolutions masquées": None,
-        "un réseau qui ne lit que le tout premier pixel": lambda x, logits: (
+        tr("un réseau de deux convolutions masquées"): None,
+        tr("un réseau qui ne lit que le tout premier pixel"): lambda x, logits: (
             x[:, :, :1, :1] * (torch.arange(30).view(5, 6) > 0)
         ),
     }
@@ -157,11 +164,16 @@ def check_is_causal(answer):
             if getattr(said, "shape", None) == ():  # of numpy, or of torch
                 said = said.item()
             if not isinstance(said, bool | int):
-                raise Wrong("on attend True ou False, pour tout le réseau.")
+                raise Wrong(tr("on attend True ou False, pour tout le réseau."))
             if bool(said) != expected:
-                verdict = "est causal" if expected else "n'est pas causal"
-                raise Wrong(f"{name} {verdict} ; vous répondez {bool(said)}.", puzzling=True)
-    return f"{len(right)} réseaux causaux acceptés, {len(wrong)} autres démasqués."
+                text = tr("{name} n'est pas causal ; vous répondez True.", name=name)
+                if expected:
+                    text = tr("{name} est causal ; vous répondez False.", name=name)
+                raise Wrong(text, puzzling=True)
+    right, wrong = len(right), len(wrong)
+    return tr(
+        "{right} réseaux causaux acceptés, {wrong} autres démasqués.", right=right, wrong=wrong
+    )
 
 
 Exercise(
@@ -169,13 +181,19 @@ Exercise(
     is_causal,
     check_is_causal,
     (
-        "Pour chaque pixel j : changez-le (0 ↔ 1) dans toutes les images, et comparez les sorties "
-        "0, …, j à celles d'avant le changement, au bit près. Les suivantes ont le droit de "
-        "bouger.",
-        "Un NaN accuserait des innocents : 0 × NaN = NaN, même sous un masque. Changez 0 en 1 et "
-        "1 en 0.",
-        "Une copie, changed = x.clone(), dont on change changed.flatten(1)[:, j] ; puis "
-        "network(changed) et network(x) se comparent avec !=.",
+        tr(
+            "Pour chaque pixel j : changez-le (0 ↔ 1) dans toutes les images, et comparez les "
+            "sorties 0, …, j à celles d'avant le changement, au bit près. Les suivantes ont le "
+            "droit de bouger."
+        ),
+        tr(
+            "Un NaN accuserait des innocents : 0 × NaN = NaN, même sous un masque. Changez 0 en 1 "
+            "et 1 en 0."
+        ),
+        tr(
+            "Une copie, changed = x.clone(), dont on change changed.flatten(1)[:, j] ; puis "
+            "network(changed) et network(x) se comparent avec !=."
+        ),
     ),
 )
 
@@ -202,16 +220,23 @@ def pixels_read(layers, size, row, column):
 def check_pixels_read(answer):
     cases = ((1, 5, 2, 2), (2, 7, 4, 3), (3, 9, 1, 7), (4, 5, 3, 2), (12, 13, 6, 6))
     for layers, size, row, column in cases:
-        depth = counted(layers, "couche")
-        case = f"{depth}, sortie ({row}, {column}) d'une image {size}×{size}"
-        got = tensor(answer(layers, size, row, column), (size, size), "une carte") != 0
+        case = trn(
+            "{count} couche, sortie ({row}, {column}) d'une image {size}×{size}",
+            "{count} couches, sortie ({row}, {column}) d'une image {size}×{size}",
+            layers, row=row, column=column, size=size,
+        )  # fmt: skip
+        got = tensor(answer(layers, size, row, column), (size, size), tr("une carte")) != 0
         expected = pixels_read(layers, size, row, column)
-        for r, c in (got != expected).nonzero().tolist():
-            if got[r, c] and (r, c) >= (row, column):
-                raise Wrong(f"{case} : le pixel ({r}, {c}) ne vient pas avant la sortie.")
-            verb = "n'est pas lu, vous le comptez" if got[r, c] else "est lu, vous l'oubliez"
-            raise Wrong(f"{case} : le pixel ({r}, {c}) {verb}.", puzzling=True)
-    return "6 couches : 69 pixels lus sur les 84 d'avant."
+        for place in map(tuple, (got != expected).nonzero().tolist()):
+            if not got[place]:
+                text = tr("le pixel {p} est lu, vous l'oubliez.", p=place)
+            elif place < (row, column):
+                text = tr("le pixel {p} n'est pas lu, vous le comptez.", p=place)
+            else:
+                text = tr("le pixel {p} ne vient pas avant la sortie.", p=place)
+            text = tr("{case} : {message}", case=case, message=text)
+            raise Wrong(text, puzzling=place < (row, column))
+    return tr("6 couches : 69 pixels lus sur les 84 d'avant.")
 
 
 Exercise(
@@ -219,11 +244,18 @@ Exercise(
     pixels_read,
     check_pixels_read,
     (
-        "Remontez de la sortie vers l'image, couche par couche. Au départ, une seule case est "
-        "allumée : la sortie. Chaque case allumée allume celles que son noyau lit.",
-        "La case (r, c) allume (r − 1, c − 1), (r − 1, c), (r − 1, c + 1), (r, c − 1), et (r, c) "
-        "elle-même si le masque est B. Restez dans l'image.",
-        "En remontant, la couche de masque A est la dernière : la sortie ne se lit pas elle-même.",
+        tr(
+            "Remontez de la sortie vers l'image, couche par couche. Au départ, une seule case est "
+            "allumée : la sortie. Chaque case allumée allume celles que son noyau lit."
+        ),
+        tr(
+            "La case (r, c) allume (r − 1, c − 1), (r − 1, c), (r − 1, c + 1), (r, c − 1), et (r, "
+            "c) elle-même si le masque est B. Restez dans l'image."
+        ),
+        tr(
+            "En remontant, la couche de masque A est la dernière : la sortie ne se lit pas "
+            "elle-même."
+        ),
     ),
 )
 
@@ -244,7 +276,7 @@ def group_mask(kind, out_features, in_features):
 
 
 def _color_of(index, features):
-    return "RVB"[3 * index // features]
+    return tr("RVB")[3 * index // features]
 
 
 Exercise(
@@ -253,42 +285,45 @@ Exercise(
     SameAs(
         group_mask,
         lambda: [
-            (f"le masque {kind}, {out} sorties, {features} entrées", [kind, out, features])
+            (
+                tr("le masque {A}, {o} sorties, {i} entrées", A=kind, o=out, i=features),
+                [kind, out, features],
+            )
             for kind in "AB"
             for out, features in ((3, 3), (6, 3), (6, 6), (3, 9))
         ],
-        what="un masque (sorties, entrées)",
+        what=tr("un masque (sorties, entrées)"),
         dtype=torch.float32,
-        where=lambda i, kind, out, features: (
-            f"la sortie {i[0]} ({_color_of(i[0], out)}) et l'entrée {i[1]} "
-            f"({_color_of(i[1], features)})"
+        where=lambda i, kind, out, features: tr(
+            "la sortie {i[0]} ({out}) et l'entrée {i[1]} ({into})",
+            i=i, out=_color_of(i[0], out), into=_color_of(i[1], features),
         ),
         slips=(
             (lambda kind, out, features: group_mask("A", out, features),
-             "Le masque B garde aussi la couleur elle-même."),
+             tr("Le masque B garde aussi la couleur elle-même.")),
             (lambda kind, out, features: group_mask("B", out, features),
-             "Le masque A cache la couleur elle-même."),
+             tr("Le masque A cache la couleur elle-même.")),
             (lambda kind, out, features: group_mask("AB"[kind == "A"], out, features),
-             "Vos masques A et B sont échangés."),
+             tr("Vos masques A et B sont échangés.")),
             (lambda kind, out, features: group_mask(kind, features, out).T,
-             "Vos sorties lisent les couleurs d'après, au lieu de celles d'avant."),
+             tr("Vos sorties lisent les couleurs d'après, au lieu de celles d'avant.")),
             (
                 lambda kind, out, features: torch.ones(out, features).tril(-(kind == "A")),
-                "Vous comparez les numéros des canaux : comparez ceux de leurs couleurs."),
+                tr("Vous comparez les numéros des canaux : comparez ceux de leurs couleurs.")),
             (
                 lambda kind, out, features: (
                     torch.arange(out)[:, None] % 3 >= torch.arange(features) % 3 + (kind == "A")
                 ).float(),
-                "Vos couleurs alternent (R, V, B, R, …) : chacune occupe un tiers d'un bloc."),
+                tr("Vos couleurs alternent (R, V, B, R, …) : chacune occupe un tiers d'un bloc.")),
         ),
-        praise="R ne lit que le passé, V lit aussi R, B lit aussi R et V.",
+        praise=tr("R ne lit que le passé, V lit aussi R, B lit aussi R et V."),
     ),
     (
-        "Donnez un numéro à chaque canal : 0 pour R, 1 pour V, 2 pour B. Une sortie lit les "
-        "couleurs d'avant la sienne.",
-        "La couleur elle-même : le masque A la cache (c'est la valeur à deviner), le masque B la "
-        "garde.",
-        "torch.arange(n) // (n // 3) donne les numéros ; comparez out[:, None] à in[None, :].",
+        tr("Donnez un numéro à chaque canal : 0 pour R, 1 pour V, 2 pour B. Une sortie lit les "
+           "couleurs d'avant la sienne."),
+        tr("La couleur elle-même : le masque A la cache (c'est la valeur à deviner), le masque B "
+           "la garde."),
+        tr("torch.arange(n) // (n // 3) donne les numéros ; comparez out[:, None] à in[None, :]."),
     ),
 )  # fmt: skip
 
@@ -325,9 +360,9 @@ def _mixtures():
         ([0.5, 0.5], [100.0, -100.0], [1.0, 1.0], 5),
     ):
         inputs = [torch.tensor(values) for values in (weights, mu, s)]
-        names = zip(("poids", "mu", "s"), map(listed, inputs))
-        shown = ", ".join(f"{name} = {values}" for name, values in names)
-        yield f"{shown}, {levels} niveaux", [*inputs, levels]
+        w, mu, s = map(listed, inputs)
+        name = tr("poids = {w}, mu = {mu}, s = {s}, {n} niveaux", w=w, mu=mu, s=s, n=levels)
+        yield name, [*inputs, levels]
 
 
 def _without_infinity(where):
@@ -348,28 +383,36 @@ Exercise(
     SameAs(
         mixture_probabilities,
         _mixtures,
-        what="une probabilité par niveau",
+        what=tr("une probabilité par niveau"),
         where=lambda i, weights, mu, s, levels: (
-            f"le niveau {i[0]}" + ", qui n'est pas extrême" * (0 < i[0] < levels - 1)
+            tr("le niveau {i[0]}, qui n'est pas extrême", i=i)
+            if 0 < i[0] < levels - 1
+            else tr("le niveau {i[0]}", i=i)
         ),
         slips=(
-            (broken_mixture_probabilities, "Ce qui déborde n'est allé nulle part."),
+            (broken_mixture_probabilities, tr("Ce qui déborde n'est allé nulle part.")),
             (
                 lambda *inputs: F.normalize(broken_mixture_probabilities(*inputs), p=1, dim=0),
-                "La somme vaut 1, mais ce qui déborde est partagé entre tous les niveaux : il "
-                "revient au niveau extrême.",
+                tr(
+                    "La somme vaut 1, mais ce qui déborde est partagé entre tous les niveaux : il "
+                    "revient au niveau extrême."
+                ),
             ),
-            (_without_infinity(0), "Ce qui dépasse levels − 1 est perdu."),
-            (_without_infinity(-1), "Ce qui passe sous 0 est perdu."),
+            (_without_infinity(0), tr("Ce qui dépasse levels − 1 est perdu.")),
+            (_without_infinity(-1), tr("Ce qui passe sous 0 est perdu.")),
         ),
-        praise="la somme vaut 1, même quand la loi continue déborde des niveaux.",
+        praise=tr("la somme vaut 1, même quand la loi continue déborde des niveaux."),
     ),
     (
-        "Une loi logistique vit sur toute la droite : il reste de la masse sous 0 et au-dessus de "
-        "levels − 1. À quels niveaux la donner ?",
-        "Seules les deux cases extrêmes changent : la première part de −∞, la dernière va jusqu'à "
-        "+∞. Que valent les deux sigmoïdes à ces bouts-là ?",
-        "upper[-1] = 1 et lower[0] = 0, avant la différence.",
+        tr(
+            "Une loi logistique vit sur toute la droite : il reste de la masse sous 0 et au-dessus "
+            "de levels − 1. À quels niveaux la donner ?"
+        ),
+        tr(
+            "Seules les deux cases extrêmes changent : la première part de −∞, la dernière va "
+            "jusqu'à +∞. Que valent les deux sigmoïdes à ces bouts-là ?"
+        ),
+        tr("upper[-1] = 1 et lower[0] = 0, avant la différence."),
     ),
     broken=broken_mixture_probabilities,
 )
@@ -428,25 +471,25 @@ def check_two_stacks(answer):
     x = torch.rand(1, 1, size, size)
     one_changed = x + torch.eye(size * size).view(-1, 1, size, size)  # pixel by pixel
     h = answer(torch.cat([x, one_changed]), kernels)
-    what = "la pile horizontale"
+    what = tr("la pile horizontale")
     tensor(h, (1 + size * size, 4, size, size), what, dtype=torch.float32, learns=True)
     moves = (h[1:] != h[:1]).any(1)  # (pixel changed, row, column of the output)
     for row, column in ((6, 6), (0, 2), (12, 0)):  # the first is that of the figure
         read = moves[:, row, column].view(size, size)
         before = torch.arange(size * size).view(size, size) < row * size + column
-        output = f"la sortie ({row}, {column})"
-        forbidden = (read & ~before).nonzero().tolist()
-        if forbidden == [[row, column]]:
-            raise Wrong(f"{output} lit sa propre valeur : par quelle couche ?")
+        out, forbidden = (row, column), [*map(tuple, (read & ~before).nonzero().tolist())]
+        if forbidden == [out]:
+            raise Wrong(tr("la sortie {out} lit sa propre valeur : par quelle couche ?", out=out))
         if forbidden:
-            i, j = forbidden[-1]
-            raise Wrong(f"{output} lit le pixel ({i}, {j}), d'après.", puzzling=True)
+            text = tr("la sortie {out} lit le pixel {p}, d'après.", out=out, p=forbidden[-1])
+            raise Wrong(text, puzzling=True)
         missing = (before & ~read).nonzero().tolist()
         if missing and row == 6:
-            raise Wrong(
-                f"{output} lit {int(read.sum())} des 84 pixels d'avant ; il manque "
-                f"({missing[0][0]}, {missing[0][1]})."
-            )
+            text = tr(
+                "la sortie {out} lit {n} des 84 pixels d'avant ; il manque {p}.",
+                out=out, n=int(read.sum()), p=tuple(missing[0]),
+            )  # fmt: skip
+            raise Wrong(text)
     return _same_numbers(answer)
 
 
@@ -455,20 +498,26 @@ def _masked_everywhere(x, kernels):
     return two_stacks(x, [(W_v, W_h * mask, W_link) for W_v, W_h, W_link in kernels])
 
 
+def _images_and_kernels():
+    for layers, features, B, h, w in ((6, 4, 2, 9, 9), (1, 3, 3, 4, 6)):
+        name = trn(
+            "{count} couche, une image {h}×{w}",
+            "{count} couches, une image {h}×{w}",
+            layers, h=h, w=w,
+        )  # fmt: skip
+        yield name, [torch.rand(B, 1, h, w), _random_kernels(layers, features)]
+
+
 _same_numbers = SameAs(
     two_stacks,
-    lambda: [
-        (f"{counted(layers, 'couche')}, une image {height}×{width}",
-         [torch.rand(B, 1, height, width), _random_kernels(layers, features)])
-        for layers, features, B, height, width in ((6, 4, 2, 9, 9), (1, 3, 3, 4, 6))
-    ],
-    what="la pile horizontale",
+    _images_and_kernels,
+    what=tr("la pile horizontale"),
     tolerance=1e-4,
     gradient=("x",),
-    where=lambda i, x, kernels: f"h{list(i)} (les bons pixels sont lus)",
-    slips=((_masked_everywhere, "Le masque A ne vaut que pour la première couche."),),
-    praise="84 pixels lus sur 84 : plus d'angle mort, et rien d'interdit.",
-)  # fmt: skip
+    where=lambda i, x, kernels: tr("h{place} (les bons pixels sont lus)", place=list(i)),
+    slips=((_masked_everywhere, tr("Le masque A ne vaut que pour la première couche.")),),
+    praise=tr("84 pixels lus sur 84 : plus d'angle mort, et rien d'interdit."),
+)
 
 
 Exercise(
@@ -476,12 +525,16 @@ Exercise(
     two_stacks,
     check_two_stacks,
     (
-        "La pile v ne doit parler que des lignes du dessus, la pile h que de la gauche. Le reste "
-        "est juste : les poids, le lien, le résidu.",
-        "La pile v lit la ligne r entière, à droite aussi : faites-la partir de l'image descendue "
-        "d'une ligne. Dans la première couche, W_h lit le pixel lui-même : il faut le masque A, "
-        "W_h * torch.tensor([1.0, 0.0]).",
-        "Ne changez rien d'autre : F.pad(x, (0, 0, 1, 0))[:, :, :-1] descend x d'une ligne.",
+        tr(
+            "La pile v ne doit parler que des lignes du dessus, la pile h que de la gauche. Le "
+            "reste est juste : les poids, le lien, le résidu."
+        ),
+        tr(
+            "La pile v lit la ligne r entière, à droite aussi : faites-la partir de l'image "
+            "descendue d'une ligne. Dans la première couche, W_h lit le pixel lui-même : il faut "
+            "le masque A, W_h * torch.tensor([1.0, 0.0])."
+        ),
+        tr("Ne changez rien d'autre : F.pad(x, (0, 0, 1, 0))[:, :, :-1] descend x d'une ligne."),
     ),
     broken=broken_two_stacks,
 )

@@ -5,8 +5,9 @@ import math
 import torch
 import torch.nn.functional as F
 
+from ..language import tr, trn
 from . import Exercise
-from .harness import SameAs, Wrong, counted, listed, tensor
+from .harness import SameAs, Wrong, listed, tensor
 
 
 # ---- 04.nearest ---------------------------------------------------------------------------------
@@ -24,18 +25,22 @@ def nearest_atom(z, codebook):
 def _dictionaries():
     draws = torch.Generator().manual_seed(0)
     line = torch.tensor([[0.2], [0.9], [2.6], [-4.0]]), torch.tensor([[0.0], [1.0], [3.0]])
-    yield "trois atomes d'une seule dimension", list(line)
+    yield tr("trois atomes d'une seule dimension"), list(line)
     for N, K, D in ((5, 4, 2), (1, 7, 3), (30, 12, 6)):
         z, codebook = (torch.randn(size, D, generator=draws) for size in (N, K))
         codebook *= torch.linspace(0.2, 3, K)[:, None]  # of various norms: a dot product is not it
-        name = f"{counted(N, 'vecteur')} de {D} dimensions, {K} atomes"
+        name = trn(
+            "{count} vecteur de {D} dimensions, {K} atomes",
+            "{count} vecteurs de {D} dimensions, {K} atomes",
+            N, D=D, K=K,
+        )  # fmt: skip
         yield name, [z, codebook]
     far = torch.tensor([[100.0, 100.0], [101.0, 100.0]])
-    yield "deux atomes loin de l'origine", [far + 0.2, far]
+    yield tr("deux atomes loin de l'origine"), [far + 0.2, far]
     twins = torch.tensor([[5.0, 0.0], [1.0, 1.0], [-1.0, 1.0], [1.0, 1.0]])
-    yield "deux atomes à égalité", [torch.tensor([[0.0, 1.0], [1.1, 1.0]]), twins]
+    yield tr("deux atomes à égalité"), [torch.tensor([[0.0, 1.0], [1.1, 1.0]]), twins]
     # as the encoder gives them, in training
-    yield "des vecteurs qui portent un gradient", [line[0].clone().requires_grad_(), line[1]]
+    yield tr("des vecteurs qui portent un gradient"), [line[0].clone().requires_grad_(), line[1]]
 
 
 def _last_of_equals(z, codebook):
@@ -49,40 +54,46 @@ Exercise(
     SameAs(
         nearest_atom,
         _dictionaries,
-        what="un numéro par vecteur",
+        what=tr("un numéro par vecteur"),
         dtype=torch.int64,
-        where=lambda i, z, codebook: f"le vecteur {listed(z[i])}, le numéro du plus proche",
+        where=lambda i, z, codebook: tr("le vecteur {z}, le numéro du plus proche", z=listed(z[i])),
         slips=(
             (
                 lambda z, codebook: torch.cdist(z, codebook, p=1).argmin(1),
-                "C'est le plus proche en distance L1, la somme des écarts absolus : sommez leurs "
-                "carrés.",
+                tr(
+                    "C'est le plus proche en distance L1, la somme des écarts absolus : sommez "
+                    "leurs carrés."
+                ),
             ),
             (
                 lambda z, codebook: (z @ codebook.T).argmax(1),
-                "C'est celui du plus grand produit scalaire : un atome long y gagne, même loin.",
+                tr(
+                    "C'est celui du plus grand produit scalaire : un atome long y gagne, même loin."
+                ),
             ),
             (
                 lambda z, codebook: F.cosine_similarity(z[:, None], codebook, dim=2).argmax(1),
-                "C'est l'atome de direction la plus proche : il peut être loin.",
+                tr("C'est l'atome de direction la plus proche : il peut être loin."),
             ),
             (
                 lambda z, codebook: torch.cdist(z, codebook).argmax(1),
-                "C'est l'atome le plus éloigné.",
+                tr("C'est l'atome le plus éloigné."),
             ),
-            (_last_of_equals, "À égalité, vous prenez le dernier : on veut le plus petit."),
+            (_last_of_equals, tr("À égalité, vous prenez le dernier : on veut le plus petit.")),
             (
                 lambda z, codebook: 1 + nearest_atom(z, codebook),
-                "Vos numéros commencent à 1 : le premier atome a le numéro 0.",
+                tr("Vos numéros commencent à 1 : le premier atome a le numéro 0."),
             ),
         ),
-        praise="7 dictionnaires, tous les vecteurs à leur place.",
+        praise=tr("7 dictionnaires, tous les vecteurs à leur place."),
     ),
     (
-        "z[:, None] - codebook[None] est de forme (N, K, D) : toutes les différences.",
-        "La distance : élevez ces différences au carré, sommez sur D. La racine est inutile : elle "
-        "ne change pas l'ordre.",
-        "argmin(1) donne le numéro, et le plus petit en cas d'égalité.",
+        tr("z[:, None] - codebook[None] est de forme (N, K, D) : toutes les différences."),
+        tr(
+            "La distance : élevez ces différences au carré, sommez sur D. La racine est inutile : "
+            "elle ne change pas l'ordre."
+        ),
+        tr("argmin(1) donne le numéro, et le plus petit en cas d'égalité."),
     ),
 )
 
@@ -98,7 +109,7 @@ def copy_gradient(z_e, e):
 def _vectors_and_atoms():
     draws = torch.Generator().manual_seed(0)
     for shape in ((4, 3), (2, 5, 3, 6)):
-        yield f"des vecteurs {shape}", list(torch.randn(2, *shape, generator=draws))
+        yield tr("des vecteurs {shape}", shape=shape), list(torch.randn(2, *shape, generator=draws))
 
 
 Exercise(
@@ -107,26 +118,31 @@ Exercise(
     SameAs(
         copy_gradient,
         _vectors_and_atoms,
-        what="un tenseur comme z_e",
+        what=tr("un tenseur comme z_e"),
         dtype=torch.float32,
         gradient=("z_e", "e"),
-        where=lambda i, z_e, e: f"z_e = {z_e[i]:.3g} et e = {e[i]:.3g}, à la place {list(i)}",
+        where=lambda i, z_e, e: tr(
+            "z_e = {z_e:.3g} et e = {e:.3g}, à la place {place}", z_e=z_e[i], e=e[i], place=list(i)
+        ),
         slips=(
-            (lambda z_e, e: z_e, "C'est z_e : le décodeur doit lire l'atome."),
-            (lambda z_e, e: e - z_e, "C'est la différence : ajoutez-y z_e."),
-            (lambda z_e, e: e, "L'atome le reçoit à sa place."),
-            (lambda z_e, e: e.detach(), "Rien ne l'atteint : tout est détaché, ou s'annule."),
+            (lambda z_e, e: z_e, tr("C'est z_e : le décodeur doit lire l'atome.")),
+            (lambda z_e, e: e - z_e, tr("C'est la différence : ajoutez-y z_e.")),
+            (lambda z_e, e: e, tr("L'atome le reçoit à sa place.")),
+            (lambda z_e, e: e.detach(), tr("Rien ne l'atteint : tout est détaché, ou s'annule.")),
             (
                 lambda z_e, e: z_e + e - z_e.detach(),
-                "z_e reçoit le sien, mais l'atome aussi : il ne doit en recevoir aucun ici.",
+                tr("z_e reçoit le sien, mais l'atome aussi : il ne doit en recevoir aucun ici."),
             ),
         ),
-        praise="la valeur est celle de l'atome, le gradient est celui du décodeur.",
+        praise=tr("la valeur est celle de l'atome, le gradient est celui du décodeur."),
     ),
     (
-        "t.detach() a la valeur de t, et aucun gradient. Écrivez e comme z_e + (e - z_e).",
-        "Le gradient doit traverser z_e, et lui seul : que faut-il détacher dans z_e + (e - z_e) ?",
-        "Détachez toute la parenthèse (e - z_e) : l'atome n'y reçoit plus rien.",
+        tr("t.detach() a la valeur de t, et aucun gradient. Écrivez e comme z_e + (e - z_e)."),
+        tr(
+            "Le gradient doit traverser z_e, et lui seul : que faut-il détacher dans z_e + (e - "
+            "z_e) ?"
+        ),
+        tr("Détachez toute la parenthèse (e - z_e) : l'atome n'y reçoit plus rien."),
     ),
 )
 
@@ -156,7 +172,8 @@ def _batches():
     for B, D, beta, level in (*sizes, (3, 2, 0.5, 9)):  # a density may be more than 1
         log_px = level + torch.randn(B, generator=draws)
         z_e, e = torch.randn(2, B, D, generator=draws)
-        yield f"B = {B}, β = {beta:g} et log_px autour de {level}", [log_px, z_e, e, beta]
+        name = tr("B = {B}, β = {b:g} et log_px autour de {level}", B=B, b=beta, level=level)
+        yield name, [log_px, z_e, e, beta]
 
 
 def _costs(mix):
@@ -176,39 +193,39 @@ Exercise(
     SameAs(
         vq_loss,
         _batches,
-        what="un scalaire, la moyenne du lot",
+        what=tr("un scalaire, la moyenne du lot"),
         dtype=torch.float32,
         gradient=("log_px", "z_e", "e"),
         slips=(
-            (broken_vq_loss, "Votre coût baisse quand la vraisemblance baisse."),
-            (_costs(lambda r, a, c, b: (r - a - b * c).mean()), "Vos deux distances se "
-             "retranchent : à descendre ce coût, elles grandiraient."),
-            (_costs(lambda r, a, c, b: (r + a + b * c).sum()), "Vous sommez sur le lot : "
-             "prenez-en la moyenne."),
-            (_costs(lambda r, a, c, b: (r + b * (a + c)).mean()), "β ne pèse que sur "
-             "l'engagement."),
-            (_costs(lambda r, a, c, b: (b * r + a + c).mean()), "β pèse sur log_px : sa place est "
-             "sur l'engagement."),
-            (_costs(lambda r, a, c, b: (r + a + c).mean()), "β manque."),
-            (_costs(lambda r, a, c, b: (r + a).mean()), "L'engagement manque."),
-            (_costs(lambda r, a, c, b: (r + b * c).mean()), "Le terme des atomes manque."),
-            (_costs(lambda r, a, c, b: (a + b * c).mean()), "La vraisemblance manque."),
-            (_costs(lambda r, a, c, b: (r + 0.5 * (a + b * c)).mean()), "Vos distances sont "
-             "divisées par deux."),
-            (_costs(lambda r, a, c, b: (r + c + b * a).mean()), "β pèse sur le terme des atomes : "
-             "sa place est sur l'engagement, celui de z_e."),
+            (broken_vq_loss, tr("Votre coût baisse quand la vraisemblance baisse.")),
+            (_costs(lambda r, a, c, b: (r - a - b * c).mean()),
+             tr("Vos deux distances se retranchent : à descendre ce coût, elles grandiraient.")),
+            (_costs(lambda r, a, c, b: (r + a + b * c).sum()),
+             tr("Vous sommez sur le lot : prenez-en la moyenne.")),
+            (_costs(lambda r, a, c, b: (r + b * (a + c)).mean()),
+             tr("β ne pèse que sur l'engagement.")),
+            (_costs(lambda r, a, c, b: (b * r + a + c).mean()),
+             tr("β pèse sur log_px : sa place est sur l'engagement.")),
+            (_costs(lambda r, a, c, b: (r + a + c).mean()), tr("β manque.")),
+            (_costs(lambda r, a, c, b: (r + a).mean()), tr("L'engagement manque.")),
+            (_costs(lambda r, a, c, b: (r + b * c).mean()), tr("Le terme des atomes manque.")),
+            (_costs(lambda r, a, c, b: (a + b * c).mean()), tr("La vraisemblance manque.")),
+            (_costs(lambda r, a, c, b: (r + 0.5 * (a + b * c)).mean()),
+             tr("Vos distances sont divisées par deux.")),
+            (_costs(lambda r, a, c, b: (r + c + b * a).mean()),
+             tr("β pèse sur le terme des atomes : sa place est sur l'engagement, celui de z_e.")),
             (lambda log_px, z_e, e, b: (-log_px + (1 + b) * (z_e - e).square().sum(1)).mean(),
-             "Sans detach(), chaque distance déplace les deux vecteurs."),
+             tr("Sans detach(), chaque distance déplace les deux vecteurs.")),
             (lambda log_px, z_e, e, b: vq_loss(-log_px.detach(), z_e, e, b) + 2 * log_px.mean(),
-             "Votre coût baisse quand la vraisemblance baisse."),
+             tr("Votre coût baisse quand la vraisemblance baisse.")),
         ),
-        praise="le coût monte quand la vraisemblance baisse : on peut le descendre.",
+        praise=tr("le coût monte quand la vraisemblance baisse : on peut le descendre."),
     ),
     (
-        "On descend un coût. Veut-on descendre la vraisemblance, ou la monter ?",
-        "Par rapport à la cellule de départ, un seul signe est à changer : tout le reste y est "
-        "juste, les deux distances, leurs poids et la moyenne.",
-        "Ne touchez pas aux detach() : chaque distance ne déplace qu'un des deux vecteurs.",
+        tr("On descend un coût. Veut-on descendre la vraisemblance, ou la monter ?"),
+        tr("Par rapport à la cellule de départ, un seul signe est à changer : tout le reste y est "
+           "juste, les deux distances, leurs poids et la moyenne."),
+        tr("Ne touchez pas aux detach() : chaque distance ne déplace qu'un des deux vecteurs."),
     ),
     broken=broken_vq_loss,
 )  # fmt: skip
@@ -229,14 +246,14 @@ def kl_to_uniform(q):
 
 def _rows():
     draws = torch.Generator().manual_seed(0)
-    yield "un code sûr, K = 4", [torch.tensor([[0.0, 1, 0, 0]])]
+    yield tr("un code sûr, K = 4"), [torch.tensor([[0.0, 1, 0, 0]])]
     one_hot = F.one_hot(torch.randint(8, (49,), generator=draws), 8).float()
-    yield "49 codes sûrs, K = 8", [one_hot]
-    yield "une loi uniforme, K = 5", [torch.full((2, 5), 0.2)]
-    yield "un code qui hésite entre deux atomes sur quatre", [torch.tensor([[0.5, 0.5, 0, 0]])]
+    yield tr("49 codes sûrs, K = 8"), [one_hot]
+    yield tr("une loi uniforme, K = 5"), [torch.full((2, 5), 0.2)]
+    yield tr("un code qui hésite entre deux atomes sur quatre"), [torch.tensor([[0.5, 0.5, 0, 0]])]
     any_laws = torch.softmax(torch.randn(5, 6, generator=draws), 1)
-    yield "cinq lois quelconques, K = 6", [any_laws]
-    yield "les mêmes, en float64", [any_laws.double()]
+    yield tr("cinq lois quelconques, K = 6"), [any_laws]
+    yield tr("les mêmes, en float64"), [any_laws.double()]
 
 
 def _plog(q):
@@ -249,41 +266,49 @@ Exercise(
     SameAs(
         kl_to_uniform,
         _rows,
-        what="un scalaire, la somme sur les codes",
+        what=tr("un scalaire, la somme sur les codes"),
         number=True,
         tolerance=1e-4,
         slips=(
             (
                 lambda q: (q * (q * q.shape[1]).log()).sum(),
-                "Combien vaut 0 · log 0, pour la machine ? Et pour nous ?",
+                tr("Combien vaut 0 · log 0, pour la machine ? Et pour nous ?"),
             ),
             (
                 lambda q: kl_to_uniform(q) / math.log(2),
-                "Ce sont des bits : en nats, le logarithme est népérien.",
+                tr("Ce sont des bits : en nats, le logarithme est népérien."),
             ),
             (
                 lambda q: kl_to_uniform(q) / len(q),
-                "C'est la moyenne sur les codes : prenez-en la somme.",
+                tr("C'est la moyenne sur les codes : prenez-en la somme."),
             ),
             (
                 lambda q: len(q) * math.log(len(q)) + _plog(q),
-                "Vous comptez log N, N codes, au lieu de log K.",
+                tr("Vous comptez log N, N codes, au lieu de log K."),
             ),
-            (lambda q: -kl_to_uniform(q), "Le signe est à changer : une KL n'est jamais négative."),
+            (
+                lambda q: -kl_to_uniform(q),
+                tr("Le signe est à changer : une KL n'est jamais négative."),
+            ),
             (
                 lambda q: len(q) * math.log(q.shape[1]) - _plog(q),
-                "Σ q log q s'ajoute à log K : vous l'en retirez.",
+                tr("Σ q log q s'ajoute à log K : vous l'en retirez."),
             ),
-            (lambda q: math.log(q.shape[1]) + _plog(q), "Vous ne comptez log K qu'une fois."),
-            (lambda q: -_plog(q), "C'est l'entropie de q : où est log K ?"),
+            (lambda q: math.log(q.shape[1]) + _plog(q), tr("Vous ne comptez log K qu'une fois.")),
+            (lambda q: -_plog(q), tr("C'est l'entropie de q : où est log K ?")),
         ),
-        praise=f"un code sûr coûte log K ; 49 codes sûrs parmi 8, {49 * math.log(8):.1f} nats.",
+        praise=tr(
+            "un code sûr coûte log K ; 49 codes sûrs parmi 8, {nats:.1f} nats.",
+            nats=49 * math.log(8),
+        ),
     ),
     (
-        "Pour un code : la somme sur k de q_k log(q_k / (1/K)).",
-        "0 log 0 vaut 0 : torch.special.xlogy(q, q) le sait. Le reste est log K fois la somme des "
-        "q_k, qui vaut 1.",
-        "Sommez sur les N codes : N codes sûrs coûtent N log K.",
+        tr("Pour un code : la somme sur k de q_k log(q_k / (1/K))."),
+        tr(
+            "0 log 0 vaut 0 : torch.special.xlogy(q, q) le sait. Le reste est log K fois la somme "
+            "des q_k, qui vaut 1."
+        ),
+        tr("Sommez sur les N codes : N codes sûrs coûtent N log K."),
     ),
 )
 
@@ -308,9 +333,12 @@ def check_revive(answer):
         moved = [_revived(answer, K, D, dead) for _ in range(2)]
         if torch.equal(*moved):
             raise Wrong(
-                "deux appels posent les atomes aux mêmes endroits : votre hasard ne change jamais."
+                tr(
+                    "deux appels posent les atomes aux mêmes endroits : votre hasard ne change "
+                    "jamais."
+                )
             )
-    return "les atomes morts sont posés au hasard sur des vecteurs de z, les autres restent."
+    return tr("les atomes morts sont posés au hasard sur des vecteurs de z, les autres restent.")
 
 
 def _revived(answer, K, D, dead):
@@ -323,29 +351,35 @@ def _revived(answer, K, D, dead):
     uses = torch.tensor([1, 10_000, 7] * K)[:K]  # rarely used is not dead
     uses[torch.randperm(K, generator=draws)[:dead]] = 0
     new = answer(codebook, uses, z)
-    tensor(new, (K, D), "un dictionnaire", dtype=torch.float32)
+    tensor(new, (K, D), tr("un dictionnaire"), dtype=torch.float32)
     if not torch.equal(new[uses > 0], codebook[uses > 0]):
-        raise Wrong("un atome qui servait a été déplacé.")
+        raise Wrong(tr("un atome qui servait a été déplacé."))
     moved = new[uses == 0]
     distances = torch.cdist(moved, z)
     if not (distances.amin(1) < 0.3).all():  # a little noise does no harm
-        raise Wrong("un atome mort n'a pas été posé sur un vecteur de z.")
+        raise Wrong(tr("un atome mort n'a pas été posé sur un vecteur de z."))
     places = len(moved.unique(dim=0))
     if places < 0.6 * dead:  # drawn with repetition, a few places may be the same
-        where = f"en {places} endroits seulement" if places > 1 else "tous au même endroit"
-        raise Wrong(f"les {dead} atomes morts sont posés {where}.")
+        text = trn(
+            "les {dead} atomes morts sont posés tous au même endroit.",
+            "les {dead} atomes morts sont posés en {count} endroits seulement.",
+            places, dead=dead,
+        )  # fmt: skip
+        raise Wrong(text)
     if dead > 5 and len((distances.argmin(1) // 25).unique()) <= dead // 5:
         raise Wrong(
-            "les atomes morts sont posés sur des vecteurs de z voisins, qui se ressemblent : "
-            "tirez-les au hasard dans tout le lot."
+            tr(
+                "les atomes morts sont posés sur des vecteurs de z voisins, qui se ressemblent : "
+                "tirez-les au hasard dans tout le lot."
+            )
         )
     answer(codebook, uses, z[::25])  # as many vectors as atoms
     try:
         unmoved = answer(codebook, torch.arange(1, K + 1), z)
     except Wrong as wrong:
-        raise Wrong(f"quand tous les atomes servent : {wrong}") from wrong
+        raise Wrong(tr("quand tous les atomes servent : {message}", message=wrong)) from wrong
     if not torch.equal(unmoved, codebook):
-        raise Wrong("quand tous les atomes servent, aucun ne doit bouger.")
+        raise Wrong(tr("quand tous les atomes servent, aucun ne doit bouger."))
     return moved
 
 
@@ -354,9 +388,9 @@ Exercise(
     revive,
     check_revive,
     (
-        "dead = uses == 0 dit quels atomes sont morts ; travaillez sur codebook.clone().",
-        "codebook[dead] = …, autant de vecteurs de z qu'il y a de morts.",
-        "torch.randperm(len(z)) mélange les numéros : prenez les premiers, tous différents.",
+        tr("dead = uses == 0 dit quels atomes sont morts ; travaillez sur codebook.clone()."),
+        tr("codebook[dead] = …, autant de vecteurs de z qu'il y a de morts."),
+        tr("torch.randperm(len(z)) mélange les numéros : prenez les premiers, tous différents."),
     ),
 )
 
@@ -384,7 +418,10 @@ def _maps():
         for column in range(1, w):
             following = (codes[:, :, column - 1] + 1) % K
             codes[:, :, column] = torch.where(follow[:, :, column], following, codes[:, :, column])
-        yield f"des cartes {h}×{w}, K = {K}", [codes.clamp(max=K - 2), K]  # the last: never seen
+        yield (
+            tr("des cartes {h}×{w}, K = {K}", h=h, w=w, K=K),
+            [codes.clamp(max=K - 2), K],
+        )  # the last: never seen
 
 
 def _counts(smoothing, pairs=lambda codes: (codes[:, :, :-1], codes[:, :, 1:])):
@@ -416,36 +453,38 @@ Exercise(
     SameAs(
         left_table,
         _maps,
-        what="une table (K, K)",
-        where=lambda i, codes, K: f"P[{i[0]}, {i[1]}], le code {i[1]} après {i[0]}",
+        what=tr("une table (K, K)"),
+        where=lambda i, codes, K: tr("P[{i[0]}, {i[1]}], le code {i[1]} après {i[0]}", i=i),
         slips=(
-            (_counts(0.0), "Un code jamais vu n'a aucun compte : ajoutez 0,5 à tous."),
-            (_counts(1.0), "Vous ajoutez 1 à chaque compte : la consigne dit 0,5."),
-            (lambda codes, K: left_table(codes, K).log(), "Ce sont des log-probabilités."),
-            (_counted_once, "Chaque paire n'est comptée qu'une fois : avec des indices répétés, "
-             "`t[a, b] += 1` n'ajoute que 1."),
-            (_counts(0.5, lambda c: (c[:, :, 1:], c[:, :, :-1])), "La gauche et la droite sont "
-             "échangées."),
-            (_counts(0.5, lambda c: (c.flatten(1)[:, :-1], c.flatten(1)[:, 1:])), "Vos paires vont "
-             "d'une ligne à la suivante : le premier code d'une ligne n'a pas de voisin de "
-             "gauche."),
-            (_counts(0.5, lambda c: (c.flatten()[:-1], c.flatten()[1:])), "Vos paires vont d'une "
-             "carte à la suivante."),
-            (_counts(0.5, lambda c: (c[:, :-1], c[:, 1:])), "Vos paires vont de haut en bas : le "
-             "voisin est à gauche."),
-            (_counts(0.5, lambda c: (c[:, :, 0], c[:, :, 1])), "Vous ne comptez que les deux "
-             "premières colonnes."),
-            (_columns_sum_to_one, "Ce sont vos colonnes qui ont pour somme 1 : il faut que ce soit "
-             "les lignes."),
-            (lambda codes, K: left_table(codes, K).T, "Lignes et colonnes sont échangées."),
+            (_counts(0.0), tr("Un code jamais vu n'a aucun compte : ajoutez 0,5 à tous.")),
+            (_counts(1.0), tr("Vous ajoutez 1 à chaque compte : la consigne dit 0,5.")),
+            (lambda codes, K: left_table(codes, K).log(), tr("Ce sont des log-probabilités.")),
+            (_counted_once,
+             tr("Chaque paire n'est comptée qu'une fois : avec des indices répétés, `t[a, b] += 1` "
+                "n'ajoute que 1.")),
+            (_counts(0.5, lambda c: (c[:, :, 1:], c[:, :, :-1])),
+             tr("La gauche et la droite sont échangées.")),
+            (_counts(0.5, lambda c: (c.flatten(1)[:, :-1], c.flatten(1)[:, 1:])),
+             tr("Vos paires vont d'une ligne à la suivante : le premier code d'une ligne n'a pas "
+                "de voisin de gauche.")),
+            (_counts(0.5, lambda c: (c.flatten()[:-1], c.flatten()[1:])),
+             tr("Vos paires vont d'une carte à la suivante.")),
+            (_counts(0.5, lambda c: (c[:, :-1], c[:, 1:])),
+             tr("Vos paires vont de haut en bas : le voisin est à gauche.")),
+            (_counts(0.5, lambda c: (c[:, :, 0], c[:, :, 1])),
+             tr("Vous ne comptez que les deux premières colonnes.")),
+            (_columns_sum_to_one,
+             tr("Ce sont vos colonnes qui ont pour somme 1 : il faut que ce soit les lignes.")),
+            (lambda codes, K: left_table(codes, K).T, tr("Lignes et colonnes sont échangées.")),
         ),
-        praise="chaque ligne est la loi du code sachant son voisin, même pour un voisin jamais vu.",
+        praise=tr("chaque ligne est la loi du code sachant son voisin, même pour un voisin jamais "
+                  "vu."),
     ),
     (
-        "Comptez les paires (gauche, code) : codes[:, :, :-1] et codes[:, :, 1:]. Puis divisez "
-        "chaque ligne par sa somme.",
-        "La ligne est le voisin de gauche, la colonne est le code : left * K + code numérote les "
-        "paires, torch.bincount(…, minlength=K * K) les compte.",
-        "Ajoutez 0,5 à tous les comptes avant de diviser.",
+        tr("Comptez les paires (gauche, code) : codes[:, :, :-1] et codes[:, :, 1:]. Puis divisez "
+           "chaque ligne par sa somme."),
+        tr("La ligne est le voisin de gauche, la colonne est le code : left * K + code numérote "
+           "les paires, torch.bincount(…, minlength=K * K) les compte."),
+        tr("Ajoutez 0,5 à tous les comptes avant de diviser."),
     ),
 )  # fmt: skip

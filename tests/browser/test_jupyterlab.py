@@ -12,7 +12,10 @@ from PIL import ImageStat
 WIDGETS = "__import__('ipywidgets.widgets.widget').widgets.widget"
 
 
-@pytest.fixture(scope="module", params=[path.name for path in NOTEBOOKS])
+PAGES = [path.name for path in NOTEBOOKS] + ["en/01_vae_recap.ipynb"]
+
+
+@pytest.fixture(scope="module", params=PAGES)
 def notebook(request, chrome, address):
     notebook = lab.Notebook(chrome, address(request.param))
     notebook.run_all(timeout=280)
@@ -42,7 +45,7 @@ def unmoved(notebook, cell):
                 break
         else:
             found.append(name)
-    (reset,) = notebook.controls(cell, "button:has-text('Revenir au départ')")
+    (reset,) = notebook.controls(cell, "button:has(.fa-undo)")
     reset.focus()
     notebook.page.keyboard.press("Enter")
     back = notebook.comes(cell, lambda picture: picture == start, within=10)

@@ -1,0 +1,69 @@
+"""The exercises in English: no French in what they say, the verdicts and the numbers of French."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import test_exercises
+import test_exercises_03b
+import test_exercises_04
+import torch
+from exercise_answers import verdict
+from notebook_files import ROOT
+from test_translations import numbers
+
+from course_utils.exercises import exercises, hint, solution
+
+FRENCH = re.compile(
+    r"[àâçéèêëîïôùûœ«»]|\b(le|la|les|un|une|des|du|et|est|pas|pour|vous|sur|votre)\b", re.IGNORECASE
+)
+TABLES = (test_exercises, test_exercises_03b, test_exercises_04)
+WRONG = [(key, answer) for table in TABLES for key, answer, _ in table.WRONG]
+
+
+def everything_said():
+    """All that the exercises print, in the language of this process: `{occasion: text}`."""
+    said = {}
+    for key, exercise in exercises().items():
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            for _ in exercise.hints:
+                hint(key)
+            solution(key)
+        said[f"help of {key}"] = printed.getvalue()
+        slips = [function for function, _ in getattr(exercise.check, "slips", ())]
+        for place, function in enumerate([..., exercise.reference, *slips]):
+            answer = (lambda *args, f=function: f(*args)) if callable(function) else function
+            said[f"answer {place} to {key}"] = verdict(key, answer)[1]
+    for place, (key, answer) in enumerate(WRONG):
+        torch.manual_seed(0)
+        said[f"wrong answer {place}, to {key}"] = verdict(key, answer)[1]
+    return said
+
+
+@pytest.fixture(scope="module")
+def in_english():
+    command = "import json, test_exercises_in_english as t; print(json.dumps(t.everything_said()))"
+    environment = os.environ | {"COURSE_LANG": "en", "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_they_say_nothing_in_french(in_english):
+    """A line of the student's code, between backquotes, may be in French."""
+    said = {occasion: re.sub("`.*?`", "", text) for occasion, text in in_english.items()}
+    assert not {occasion: text for occasion, text in said.items() if FRENCH.search(text)}
+
+
+def test_they_judge_and_count_as_in_french(in_english, no_hint_seen):
+    def seen(said, code):
+        return {o: (re.findall("[✔✘…]", text), numbers(text, code)) for o, text in said.items()}
+
+    assert seen(in_english, "en") == seen(everything_said(), "fr")
