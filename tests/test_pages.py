@@ -1,5 +1,6 @@
 """The course as web pages: whole, offline, and its table of contents leads somewhere."""
 
+import posixpath
 import re
 import subprocess
 import sys
@@ -15,16 +16,26 @@ CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """The text and the elements of each page, by the name of its file."""
+    """The text and the elements of each page, by its place: `01_vae_recap.html`, `en/…`."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, ROOT / ".ci" / "pages.py", folder]
     subprocess.run(command, check=True, capture_output=True)
-    texts = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}
+    texts = {
+        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
+        for path in folder.rglob("*.html")
+    }
     return {name: (text, BeautifulSoup(text, "html.parser")) for name, text in texts.items()}
 
 
-def test_there_is_a_page_per_notebook_and_a_table_of_contents(pages):
-    assert set(pages) == {"index.html", *(f"{path.stem}.html" for path in NOTEBOOKS)}
+EDITIONS = [("", "fr", NOTEBOOKS), ("en/", "en", sorted(NOTEBOOKS[0].parent.glob("en/*.ipynb")))]
+
+
+def test_there_is_a_page_per_notebook_and_a_table_of_contents_in_each_language(pages):
+    for folder, language, notebooks in EDITIONS:
+        names = {f"{folder}{name}.html" for name in ("index", *(path.stem for path in notebooks))}
+        found = {name for name in pages if posixpath.dirname(name) + "/" == (folder or "/")}
+        assert found == names and len(names) == 7
+        assert {pages[name][1].html["lang"] for name in names} == {language}
 
 
 def test_nothing_comes_from_elsewhere(pages):
@@ -42,15 +53,19 @@ def test_every_link_inside_the_course_leads_somewhere(pages):
     for name, (_, page) in pages.items():
         for link in page.find_all("a", href=re.compile("^(?!http|mailto:)")):
             file, _, anchor = link["href"].partition("#")
-            assert {anchor} - {""} <= anchors[file or name], (name, link)
+            place = posixpath.normpath(posixpath.join(posixpath.dirname(name), file))
+            assert {anchor} - {""} <= anchors[place if file else name], (name, link)
             inside += 1
     assert inside > 100
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_formula_picture_and_section_is_there(path, pages):
-    text, page = pages[f"{path.stem}.html"]
-    contents, _ = pages["index.html"]
+@pytest.mark.parametrize("folder, path", [
+    pytest.param(folder, path, id=f"{folder}{path.stem}")
+    for folder, _, notebooks in EDITIONS for path in notebooks
+])  # fmt: skip
+def test_every_formula_picture_and_section_is_there(folder, path, pages):
+    text, page = pages[f"{folder}{path.stem}.html"]
+    contents, _ = pages[f"{folder}index.html"]
     formulas = pictures = 0
     for cell in nbformat.read(path, 4).cells:
         if cell.cell_type == "markdown":
