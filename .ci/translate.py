@@ -180,8 +180,9 @@ def write(path, notebook):
 
 
 def main(*new):
+    found = sources()
     for language in [*languages()[1:], *new]:
-        for name, messages in sources().items():
+        for name, messages in found.items():
             update(language, name, messages)
     for path in NOTEBOOKS:
         french = nbformat.read(path, 4)
