@@ -21,7 +21,7 @@ DOWN, DRAG, HOVER = (
     {"type": "mousemove", "buttons": 1},
     {"type": "mousemove", "buttons": 0},
 )
-FOCUS, TOP = figures.COLORS["focus"], 30  # the colour of what one looks at; height of the titles
+FOCUS = figures.COLORS["focus"]  # the colour of what one looks at
 
 # ---- what a demo shows and says ---------------------------------------------------------------
 
@@ -44,10 +44,16 @@ def in_color(page, color):
     return (page == np.round(255 * np.array(to_rgb(color)))).all(-1)
 
 
-def panel(demo, left, zoom, shape, top=TOP):
-    """The colour of each pixel of an image `(…, H, W)` enlarged in the picture, off its marks."""
-    page = page_of(demo)[top + zoom * 2 // 3 :: zoom, left + zoom * 2 // 3 :: zoom]
-    return page[: shape[-2], : shape[-1]]
+def shown(demo, name, shape=None):
+    """The colours of the cells of a panel, or of the pixels of an image `(…, H, W)` that fills it.
+
+    Each is read off its middle, where there may be a text, and off its frame.
+    """
+    panel = demo.panels[name]
+    rows, columns = (panel.rows, panel.columns) if shape is None else shape[-2:]
+    side = (panel.right - panel.left) // columns
+    page = page_of(demo)[panel.top : panel.bottom, panel.left : panel.right]
+    return page[side * 2 // 3 :: side, side * 2 // 3 :: side][:rows, :columns]
 
 
 def colors(image):
@@ -61,15 +67,40 @@ def same(page, expected):
     return np.abs(page - expected).max() < 1
 
 
-def framed(demo, color, left, side, width, count, top=TOP, inset=1):
-    """The cells of a grid, `width` in a row, whose four sides have this colour."""
-    page, found = in_color(page_of(demo), color), []
-    for cell in range(count):
-        x, y = left + side * (cell % width), top + side * (cell // width)
-        near, far, along = inset, side - inset, slice(5, side - 4)
-        square = page[y : y + side + 1, x : x + side + 1]
-        lines = square[near, along], square[far, along], square[along, near], square[along, far]
+def shows(demo, name, image):
+    """Whether an image `(C, H, W)` fills a panel."""
+    return same(shown(demo, name, image.shape), colors(image))
+
+
+def cells(panel):
+    return range(panel.rows * panel.columns)
+
+
+def framed(demo, name, color=FOCUS, inset=1):
+    """The cells of a panel that have a line of this colour along their four sides."""
+    page, panel, found = in_color(page_of(demo), color), demo.panels[name], []
+    for cell in cells(panel):
+        left, top, right, bottom = np.add(panel.box(cell), (inset, inset, -inset, -inset))
+        across, along = slice(left + 4, right - 3), slice(top + 4, bottom - 3)
+        lines = page[top, across], page[bottom, across], page[along, left], page[along, right]
         found += [cell] if np.concatenate(lines).all() else []
+    return found
+
+
+def folded(demo, name):
+    """The cells of a panel that have a corner turned down."""
+    page, panel = in_color(page_of(demo), FOCUS), demo.panels[name]
+    corners = {cell: panel.box(cell)[:2] for cell in cells(panel)}
+    return [cell for cell, (x, y) in corners.items() if page[y + 5, x + 5]]
+
+
+def heights(demo, name, *tints):
+    """How high the bars of a chart rise in these colours, in [0, 1]."""
+    chart, found = demo.panels[name], []
+    for number in range(chart.count):
+        column = page_of(demo)[chart.floor - 1 :: -1, round(chart.middle(number))]
+        tinted = np.any([in_color(column, tint) for tint in tints], axis=0)
+        found.append(np.argmin(tinted) / chart.height)
     return found
 
 
@@ -99,6 +130,12 @@ def values(demo):
 def point(demo, x, y, event=DOWN):
     """The mouse at this point of the picture."""
     demo._pointer(event | {"dataX": x, "dataY": y})
+
+
+def click(demo, name, cell, event=DOWN):
+    """The mouse in the middle of a cell of a panel."""
+    left, top, right, bottom = demo.panels[name].box(cell)
+    point(demo, (left + right) // 2, (top + bottom) // 2, event)
 
 
 def french(number, decimals):
@@ -246,15 +283,14 @@ class Case(NamedTuple):
 
     Attributes:
         make: function without arguments that makes it.
-        size: of its picture.
         controls: `{name: (value at the start, another, ends or options)}`.
         buttons: their labels, « Revenir au départ » apart.
-        clicks: `{(x, y): what some controls become}`; nothing changes if that is empty.
+        clicks: `{(x, y) or (panel, cell): what some controls become}`; nothing changes if that is
+            empty.
         models: function without arguments: the models that it shows.
     """
 
     make: Callable
-    size: tuple
     controls: dict
     buttons: tuple = ()
     clicks: dict = {}
@@ -289,11 +325,10 @@ def _painting(kind):
         controls["label"] = (0, 2, (0, num_classes - 1))
     return Case(
         lambda: demos.painting_explorer(painters(kind)),
-        (973, 350),
         controls,
         ("Changer ce pixel", "Effacer les retouches", "Autre image"),
-        {(0, 30): {"step": 1}, (60, 90): {"step": 1}, (61, 90): {"step": 2}, (60, 91): {"step": 6}}
-        | nowhere((-1, 50), (50, 29), (305, 50), (50, 274), (700, 60), (152, 182), (274, 243)),
+        {("image", cell): {"step": cell + 1} for cell in (0, 1, 5, 11)}
+        | nowhere((50, 25), (700, 60), ("image", 12), ("image", 19), ("untouched", 0)),
         lambda: painters(kind).values(),
     )
 
@@ -303,7 +338,6 @@ CASES = {
         lambda: demos.latent_explorer(
             vae(), torch.randn(60, 2, generator=seeded()), torch.arange(60) % 10
         ),
-        (1042, 440),
         {"z1": (0.0, 1.5, (-4.0, 4.0)), "z2": (0.0, 1.5, (-4.0, 4.0))},
         (),
         {(60, 28): {"z1": -4.0, "z2": 4.0}, (412, 380): {"z1": 4.0, "z2": -4.0}}
@@ -313,14 +347,12 @@ CASES = {
     ),
     "condition": Case(
         lambda: demos.condition_explorer(cvae(), classifier(), mean=MEAN, std=STD),
-        (960, 372),
         ORDER,
         ("Tirer un autre z",),
         models=lambda: [cvae(), classifier()],
     ),
     "completion": Case(
         lambda: demos.completion_explorer(completer(), ink(), classifier()),
-        (792, 368),
         {
             "number": (0, 2, (0, 4)),
             "hidden_rows": ((0, 14), (3, 9), (0, 14)),
@@ -328,15 +360,14 @@ CASES = {
             "seed": (0, 7, (0, 99)),
         },
         ("Autres tirages", "Cacher la droite", "Cacher la gauche", "Cacher le bas"),
-        {(0, 30): {"hidden_rows": (0, 1), "hidden_columns": (0, 1)}}
-        | {(22, 51): {"hidden_rows": (0, 1), "hidden_columns": (1, 2)}}
-        | {(263, 337): {"hidden_rows": (13, 14), "hidden_columns": (11, 12)}}
-        | nowhere((99, 29), (99, 338), (264, 129), (-1, 129), (450, 129)),
+        {("image", 0): {"hidden_rows": (0, 1), "hidden_columns": (0, 1)}}
+        | {("image", 15): {"hidden_rows": (1, 2), "hidden_columns": (3, 4)}}
+        | {("image", 167): {"hidden_rows": (13, 14), "hidden_columns": (11, 12)}}
+        | nowhere((99, 25), ("completions", 0)),
         lambda: [completer(), classifier()],
     ),
     "sampling": Case(
         lambda: demos.sampling_explorer(writers()),
-        (1042, 343),
         {
             "model": (WRITERS[0], "FVSBN", WRITERS),
             "step": (12, 20, (0, 30)),
@@ -348,7 +379,6 @@ CASES = {
     ),
     "masks": Case(
         lambda: demos.mask_explorer(5, 7),
-        (1000, 400),
         {
             "output": (3, 5, (1, 5)),
             "layers": (1, 2, (1, 3)),
@@ -363,7 +393,6 @@ CASES = {
     **{f"painting, {kind}": _painting(kind) for kind in PAINTED},
     "field": Case(
         demos.receptive_field_explorer,
-        (980, 393),
         {
             "layers": (6, 2, (1, 8)),
             "kernel": (3, 5, (3, 5, 7)),
@@ -373,13 +402,12 @@ CASES = {
             "column": (6, 2, (0, 12)),
         },
         (),
-        {(0, 0): {"row": 0, "column": 0}, (389, 389): {"row": 12, "column": 12}}
-        | {(29, 30): {"row": 1, "column": 0}, (284, 106): {"row": 3, "column": 9}}
-        | nowhere((-1, 5), (5, -1), (390, 5), (5, 390), (700, 100)),
+        {("grid", 0): {"row": 0, "column": 0}, ("grid", 168): {"row": 12, "column": 12}}
+        | {("grid", 13): {"row": 1, "column": 0}, ("grid", 48): {"row": 3, "column": 9}}
+        | nowhere((700, 100)),
     ),
     "editor": Case(
         lambda: demos.code_editor(vqvae(), blots(), [f"blot {k}" for k in range(40)]),
-        (1058, 378),
         {
             "image": (0, 2, tuple((f"blot {k}", k) for k in range(40))),
             "cell": (6, 4, (1, 12)),
@@ -388,26 +416,23 @@ CASES = {
             "edits": ("", "1=3 7=2", None),
         },
         ("Effacer les retouches",),
-        {(0, 30): {"cell": 1}, (76, 106): {"cell": 1}, (77, 106): {"cell": 2}}
-        | {(76, 107): {"cell": 5}, (307, 260): {"cell": 12}}
-        | nowhere((308, 40), (40, 29), (40, 261), (372, 60), (783, 60), (-1, 60), (1054, 40))
-        | nowhere((883, 219)),  # the palette has 7 atoms in 9 places
+        {("codes", cell): {"cell": cell + 1} for cell in (0, 1, 4, 11)}
+        | nowhere((40, 25), ("decoded", 0), ("image", 0), ("change", 3))
+        | nowhere(("palette", 7)),  # it has 7 atoms in 9 places
         lambda: [vqvae()],
     ),
     "browser": Case(
         lambda: demos.codebook_browser(vqvae(), blots()),
-        (1050, 402),
         {"atom": (None, 5, (0, ATOMS - 1))},
         ("Plus fréquent", "Plus rare"),
-        nowhere((272, 389), (-1, 389), (5, 394), (5, 333), (300, 60)),
+        nowhere((280, 60), (100, 320), ("palette", 7), ("alone", 3), ("example 2", 0)),
         lambda: [vqvae()],
     ),
     "prior": Case(
         lambda: demos.prior_explorer(vqvae(), priors(), blots()),
-        (1050, 378),
         {
             "step": (7, 9, (0, 12)),
-            "prior": ("classes", "sans", ("classes", "sans", "uniforme")),
+            "model": ("classes", "sans", ("classes", "sans", "uniforme")),
             "temperature": TEMPERATURE,
             "seed": SEED,
             "label": (0, 2, (0, 2)),
@@ -417,7 +442,6 @@ CASES = {
     ),
     "commitment": Case(
         lambda: demos.commitment_explorer({"β = 0": story(3.0), "β = 2": story(1.0)}),
-        (672, 408),
         {
             "moment": (4, 2, (0, 4)),
             "scale": ("de la fin", "commune", ("de la fin", "au plus près", "commune")),

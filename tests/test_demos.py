@@ -19,24 +19,27 @@ from demo_cases import (
     MAP,
     MEAN,
     STD,
-    TOP,
     WRITERS,
     blots,
+    cells,
     classifier,
-    colors,
+    click,
     completer,
     cvae,
     decode,
+    folded,
     framed,
     french,
+    heights,
     in_color,
     ink,
     page_of,
     painters,
-    panel,
     point,
     priors,
     same,
+    shown,
+    shows,
     small_cvae,
     story,
     texts,
@@ -44,12 +47,14 @@ from demo_cases import (
     values,
     vqvae,
     writers,
+    written,
 )
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw
 
 from course_utils import CVAE, NADE, VAE, CompletionVAE, PixelCNN, demos, figures
 from course_utils.demos import LivePicture, draw_offline, font, live, to_pil, to_png
+from course_utils.demos.panels import Chart, Panel
 from course_utils.evaluation import measure_attributes
 from course_utils.vq import VQVAE, code_prior
 
@@ -89,6 +94,89 @@ def test_the_font_has_the_size_asked_for_and_is_loaded_once():
     assert large.getlength(text) == pytest.approx(3 * small.getlength(text), rel=0.05)
 
 
+class Sketch:
+    """A picture and its panels, to be read as those of a demo are."""
+
+    def __init__(self, width=300, height=200, **panels):
+        self.image, self.panels = Image.new("RGB", (width, height), "white"), panels
+
+    @property
+    def picture(self):
+        return widgets.Image(value=to_png(self.image))
+
+
+def test_a_panel_knows_its_cells_and_which_one_is_at_a_point():
+    panel = Panel(5, 3, 20, left=7, top=40)
+    assert (panel.right, panel.bottom) == (107, 100)
+    assert panel.box(0) == (7, 40, 27, 60) and panel.box(8) == (67, 60, 87, 80)
+    for cell in cells(panel):
+        left, top, right, bottom = panel.box(cell)
+        corners = [(left, top), (right - 1, top), (left, bottom - 1), (right - 0.5, bottom - 0.5)]
+        assert {panel.cell_at(x, y) for x, y in corners} == {cell}
+    outside = [(6, 50), (107, 50), (50, 39), (50, 100), (-9, -9)]
+    assert {panel.cell_at(x, y) for x, y in outside} == {None}
+
+
+def test_a_panel_shows_an_image_and_its_marks():
+    """Enlarged to fill it; the title above, the frame around, cells outlined or folded."""
+    panel = Panel(3, 2, 40, "titre", "#CC0000", left=20, top=50)
+    sketch = Sketch(panel=panel)
+    image = torch.rand(3, 4, 6, generator=seeded())
+    page = image.permute(1, 2, 0).numpy()
+    assert written(lambda: panel.show(sketch.image, page, "#0000CC", 3)) == ["titre"]
+    assert shows(sketch, "panel", image)
+    red = in_color(page_of(sketch), "#CC0000").nonzero()
+    assert red[0].max() < 50 and red[1].min() >= 20
+    blue = in_color(page_of(sketch), "#0000CC")
+    assert blue[47:133, 17:143].sum() == blue.sum() == 86 * 126 - 80 * 120
+    panel.fold(sketch.image, 1)
+    panel.frame(sketch.image, 4)
+    panel.frame(sketch.image, 2, "#00CC00", 1)
+    assert folded(sketch, "panel") == [1] and framed(sketch, "panel") == [4]
+    assert framed(sketch, "panel", "#00CC00", 0) == [2]
+    assert written(lambda: panel.write_in(sketch.image, 0, "7", "#CCCC00")) == ["7"]
+    assert in_color(page_of(sketch)[55, 25], "#CCCC00")
+
+
+def test_a_chart_rises_in_proportion_and_tells_the_bar_drawn():
+    chart = Chart(4, 30, 180, 240, 120)
+    sketch = Sketch(law=chart)
+    said = written(lambda: chart.bars(sketch.image, [0.5, 0, 0.25, 1.0], 2, ("#CC0000", "#00CC00")))
+    assert said == ["0", "1", "2", "3", "p(2) = 0,250"]
+    assert heights(sketch, "law", "#CC0000") == [0.5, 0, 0, 1]
+    assert heights(sketch, "law", "#00CC00") == [0, 0, 0.25, 0]
+    bars, drawn = in_color(page_of(sketch), "#CC0000"), in_color(page_of(sketch), "#00CC00")
+    assert bars.any(0)[30:90].sum() == pytest.approx(0.72 * 60, abs=1) and not bars[180:].any()
+    assert drawn[181:186].sum(1).tolist() == sorted(drawn[181:186].sum(1)) and drawn[185].any()
+    for number, (x, y) in enumerate([(30, 180), (149, 60), (150, 90), (269, 179)]):
+        assert chart.bar_at(x, y) == number
+    assert {chart.bar_at(x, y) for x, y in [(29, 99), (270, 99), (99, 181), (99, 59)]} == {None}
+    assert written(lambda: chart.axis(sketch.image)) == ["0", "0,5", "1"]
+    lines = [(page_of(sketch)[y, [27, 273]] < 255).all() for y in (60, 120, 180, 90)]
+    assert lines == [True, True, True, False]
+    assert written(lambda: Chart(2, 0, 90, 60, 60).axis(sketch.image)) == [], "there is no room"
+
+
+@pytest.mark.parametrize("count, every", [(2, 1), (12, 1), (13, 2), (24, 2), (240, 20)])
+def test_labels_that_would_touch_are_left_out(count, every):
+    chart, sketch = Chart(count, 30, 180, 240, 120), Sketch()
+    law = [1 / count] * count
+    *labels, note = written(lambda: chart.bars(sketch.image, law, 0, ("black", FOCUS), note="!"))
+    assert labels == [str(k) for k in range(0, count, every)] and note == "!"
+
+
+@pytest.mark.parametrize("drawn, others", [(0, 0.9), (2, 0.9), (3, 0.9), (2, 0.1)])
+def test_the_note_stands_above_its_bar_and_those_beside_it(drawn, others):
+    """And within the chart; a text in the colour of the focus is darker."""
+    chart, sketch, law = Chart(4, 30, 180, 120, 120), Sketch(), [others] * 4
+    law[drawn] = 0.2
+    chart.bars(sketch.image, law, drawn, ("#CC0000", FOCUS), labels=[""] * 4)
+    rows, columns = in_color(page_of(sketch), "#7A5B00").nonzero()
+    top = 180 - 120 * max(law)
+    assert top - 20 < rows.min() and rows.max() < top
+    assert 30 <= columns.min() and columns.max() <= 150
+
+
 # ---- LivePicture ------------------------------------------------------------------------------
 
 
@@ -124,29 +212,19 @@ def test_the_picture_follows_its_controls_at_a_fixed_size():
     assert (layout.width, layout.height, layout.flex) == ("30px", "20px", "0 0 auto")
 
 
-def controls(*, count, vertical=False):
-    layout = {"width": "40px", "height": "110px"} if vertical else {"width": "270px"}
-    return [widgets.IntSlider(layout=layout) for _ in range(count)]
-
-
-@pytest.mark.parametrize("size, caption, lines, zoom, scale", [
-    ((300, 200), "x", [controls(count=2)], 1.3, 1.5),  # one half larger, at most
-    ((1000, 200), "x", [controls(count=2)], 1.3, 1.11),  # as wide as the screen
-    ((500, 500), "x", [controls(count=2)], 1.3, (590 - 1.3 * 62) / 500),  # as high as what is left
-    ((900, 420), "x" * 120, [controls(count=4)] * 2, 1.0, (590 - 94) / 420),  # lines that wrap
-    ((500, 520), "x", [controls(count=9, vertical=True)], 1.0, (590 - 144) / 520),  # made smaller
-    ((500, 400), "x", [[widgets.VBox(controls(count=4))]], 1.15, (590 - 1.15 * 158) / 400),
-])  # fmt: skip
-def test_a_demo_fills_the_screen_of_a_projector(size, caption, lines, zoom, scale):
-    assert live.on_a_projector(size, caption, lines) == (zoom, pytest.approx(scale))
-
-
-def test_on_a_projector_and_nowhere_else_a_demo_is_larger(monkeypatch):
-    assert "zoom" not in Plain().demo.children[0].value
+@pytest.mark.parametrize("size, flex", [((30, 20), "0 1 30px"), ((1000, 200), "0 1 222px")])
+def test_on_a_projector_and_nowhere_else_a_demo_is_larger(monkeypatch, size, flex):
+    """One half larger, or as wide as the screen; lower, in proportion, if there is less room."""
+    assert "zoom" not in Plain().demo.children[0].value and Plain().demo.layout.max_height is None
     monkeypatch.setattr(live.figures, "PROJECTION", True)
-    demo = Plain().demo
-    assert (demo.picture.layout.width, demo.picture.layout.height) == ("45px", "30px")
-    assert "{zoom: 1.3}" in demo.children[0].value and "course-demo" in demo._dom_classes
+    demo = LivePicture(lambda: Image.new("RGB", size), {}, caption="")
+    layout = demo.picture.layout
+    assert (layout.width, layout.height, layout.min_height, layout.flex) == ("auto",) * 2 + (
+        "0",
+        flex,
+    )
+    assert "zoom" in demo.children[0].value and "course-demo" in demo._dom_classes
+    assert demo.layout.max_height == "590px"
 
 
 def alive(*parts):
@@ -339,7 +417,7 @@ def test_playing_reaches_the_end_of_the_slider_from_anywhere(pace, start):
         if play.value + play.step > play.max:
             break
         play.value += play.step
-    assert slider.value == play.value == 255
+    assert slider.value == 255
 
 
 # ---- what all demos promise -------------------------------------------------------------------
@@ -378,18 +456,10 @@ def test_a_demo_has_its_controls_each_laid_out_once_and_its_words(case):
     assert len(laid_out) == len(expected) and set(map(id, laid_out)) == set(map(id, expected))
 
     data, metadata = demo._repr_mimebundle_()  # on GitHub there is no kernel: a still picture
-    assert decode(base64.b64decode(data["image/png"])).size == case.size
+    assert base64.b64decode(data["image/png"]) == demo.picture.value
     assert data["text/plain"] == f"[démo] {demo._caption}" and demo._caption.endswith(".")
     assert demo._caption in demo.children[0].value
     assert "application/vnd.jupyter.widget-view+json" in data and isinstance(metadata, dict)
-
-
-def test_a_demo_fits_on_the_screen_of_a_projector(monkeypatch, case):
-    monkeypatch.setattr(live.figures, "PROJECTION", True)
-    layout = case.make().picture.layout
-    width, height = int(layout.width[:-2]), int(layout.height[:-2])
-    assert width <= live.SCREEN[0] and height <= live.SCREEN[1]
-    assert width / height == pytest.approx(case.size[0] / case.size[1], rel=0.01)
 
 
 def test_every_control_changes_the_picture_and_none_its_size(case):
@@ -409,7 +479,7 @@ def test_every_control_changes_the_picture_and_none_its_size(case):
             end = end[1] if isinstance(end, tuple) else end
             demo.controls[name].value = (end, end) if isinstance(start, tuple) else end
             pictures.append(demo.picture.value)
-    assert {decode(png).size for png in pictures} == {case.size}
+    assert len({decode(png).size for png in pictures}) == 1
 
 
 def test_a_demo_does_the_same_thing_twice_and_touches_nothing_else(case):
@@ -436,15 +506,15 @@ def test_a_click_chooses_what_stands_there_and_nothing_elsewhere(name):
     case = CASES[name]
     demo = case.make()
     start, first = demo.picture.value, values(demo)
-    for (x, y), expected in case.clicks.items():
+    for place, expected in case.clicks.items():
         demo.reset_button.click()
-        point(demo, x, y)
+        (click if isinstance(place[0], str) else point)(demo, *place)
         moved = values(demo)
         if expected and name.startswith("painting"):
             assert moved["edits"].startswith(f"{moved['step']}=")
             expected = expected | {"edits": moved["edits"]}
         assert moved == first | expected
-        assert (demo.picture.value == start) == (not expected), (x, y)
+        assert (demo.picture.value == start) == (not expected), place
 
 
 @pytest.mark.parametrize("name", ["completion", "sampling", "painting, grey", "prior"])
@@ -637,7 +707,9 @@ def test_the_digit_is_decoded_at_the_point_and_its_neighbours_around(monkeypatch
     (z,), image = decoded.received[0], decoded.returned[0][0]
     around = [(0.8 + dx, -1.2 + dy) for dy in (0.4, 0, -0.4) for dx in (-0.4, 0, 0.4)]
     assert torch.allclose(z, torch.tensor([(0.8, -1.2), *around]))
-    assert same(panel(explorer, 452, 38, (8, 8), top=68), colors(image))
+    assert shows(explorer, "digit", image)
+    near = figures.image_grid(decoded.returned[0][1:], columns=3, gap=1)
+    assert same(shown(explorer, "near"), 255 * near)
 
 
 # ---- condition_explorer -----------------------------------------------------------------------
@@ -673,19 +745,19 @@ def test_the_digit_answers_the_order(orders, decoded, settings, classes, attribu
     expected = [classes.get(k, 0) for k in range(10)]
     assert y.shape == (1, 12) and y[0].tolist() == pytest.approx([*expected, *attributes], abs=1e-5)
     image = decoded.returned[0][:1]
-    shown = panel(orders, 0, 22, (14, 14))[1:-1, 1:-1]
-    assert same(shown, colors(image[0])[1:-1, 1:-1])
+    assert shows(orders, "digit", image[0])
     slant, thickness = measure_attributes((image > 0.5).float())[0].tolist()
     measured = f"mesuré : {slant:+.0f}°, {french(thickness, 1)} px".replace("-", "−")
     assert {measured, "demandé", "lu"} <= set(said)
-    for column, color, shares in (
+    chart, page = orders.panels["classes"], page_of(orders)
+    for x, color, shares in (
         (4, "y", y[0, :10]),
         (13, "truth", classifier()(image).softmax(1)[0]),
     ):
         for k, share in enumerate(shares.tolist()):
-            bar = page_of(orders)[: TOP + 308 - 26, 708 + 24 * k + column]
+            bar = page[: chart.floor, round(chart.left + chart.slot * k) + x]
             rise = in_color(bar, figures.COLORS[color]).sum()
-            assert rise == pytest.approx(268 * share, abs=2)
+            assert rise == pytest.approx(chart.height * share, abs=2)
 
 
 def test_one_order_for_nine_styles_of_which_eight_stay(orders, decoded):
@@ -740,7 +812,8 @@ def completed(monkeypatch):
 
 def pointer(demo, row, column, event):
     """The mouse in the middle of a pixel of the image, perhaps outside of it."""
-    point(demo, (column + 0.5) * 22, TOP + (row + 0.5) * 22, event)
+    x, y = demo.panels["image"].corner(row + 0.5, column + 0.5)
+    point(demo, x, y, event)
 
 
 def rectangle(demo):
@@ -773,6 +846,8 @@ def test_the_model_sees_what_is_not_hidden_and_leaves_it(painter, completed, row
     if hidden.any():
         spread = completions[:, :, hidden].std(0)
         assert spread.mean() > 0.01, "eighteen completions, not eighteen copies"
+    grid = figures.image_grid(completions, columns=6)
+    assert same(shown(painter, "completions"), 255 * grid)
     read = classifier().read(completions)[0].tolist()
     (line,) = [text for text in said if text.startswith("le classifieur lit : ")]
     counts = [pair.split(" ×") for pair in line.removeprefix("le classifieur lit : ").split(", ")]
@@ -824,10 +899,9 @@ def test_what_is_hidden_stands_under_the_mouse():
     painter = demos.completion_explorer(completer(), 0 * ink()[:1], classifier())
     pointer(painter, 9, 7, DOWN)
     pointer(painter, 4, 3, DRAG)
-    shown = panel(painter, 0, 22, (14, 12))
-    hidden = np.zeros((14, 12), dtype=bool)
+    page, hidden = shown(painter, "image"), np.zeros((14, 12), dtype=bool)
     hidden[4:10, 3:8] = True
-    assert ((shown[..., 1] - shown[..., 0] > 5) == hidden).all()
+    assert ((page[..., 1] - page[..., 0] > 5) == hidden).all()
 
 
 def test_buttons_of_the_completions(painter):
@@ -894,32 +968,31 @@ def test_the_sampler_shows_and_bills_the_models_own_draw(kind, step, temperature
     order = order[:step]
     waiting = torch.ones(30, dtype=torch.bool)
     waiting[order] = False
-    for left, share, color in ((0, x, "black"), (390, p, figures.COLORS["x"])):
+    for name, share, color in (("image", x, "black"), ("chances", p, figures.COLORS["x"])):
         expected = 255 * (1 - share[:, None] * (1 - torch.tensor(to_rgb(color))))
         expected[waiting] = 0.93 * 255
-        assert same(panel(sampler, left, 61, (5, 6)), expected.view(5, 6, 3).numpy())
-        assert framed(sampler, FOCUS, left, 61, 6, 30) == order[-1:].tolist()
+        assert same(shown(sampler, name), expected.view(5, 6, 3).numpy())
+        assert framed(sampler, name) == order[-1:].tolist()
     if not step:
         assert "aucun pixel tiré" in said and not any("nat" in text for text in said)
-        assert in_color(page_of(sampler)[TOP + 40 :, 780:], "white").all(), "no bar either"
+        law = sampler.panels["law"]
+        assert in_color(page_of(sampler)[30:, law.left :], "white").all(), "no bar either"
         return
     value, last = x[order[-1]].item(), p[order[-1]].item()
     paid = -torch.where(x == 1, p, 1 - p).log()[order]
     assert {
         f"pixel {step} sur 30",
         f"tiré : {value}",
-        french(last, 2),
-        french(1 - last, 2),
+        f"p(1) = {french(last, 2)}",
+        f"p(0) = {french(1 - last, 2)}",
         f"coût : {french(abs(paid[-1]), 2)} nat",
         f"total : {french(abs(paid.sum()), 1)} nats",
     } <= set(said)
     if step == 30 and temperature == 1:
         assert f"total : {french(-model.log_prob(x.view(1, 1, 5, 6)).item(), 1)} nats" in said
-    for level, share in enumerate((1 - last, last)):  # 130 pixels for a probability of 1
-        bar = page_of(sampler)[TOP + 20 : TOP + 190, 780 + 45 + 80 * level]
-        color, other = ("x", "prior") if level == value else ("prior", "x")
-        assert in_color(bar, figures.COLORS[color]).sum() == pytest.approx(130 * share, abs=1.5)
-        assert not in_color(bar, figures.COLORS[other]).any()
+    for level, share in enumerate((1 - last, last)):
+        tint = figures.COLORS["x" if level == value else "prior"]
+        assert heights(sampler, "law", tint)[level] == pytest.approx(share, abs=0.01)
 
 
 def test_the_temperature_may_start_elsewhere():
@@ -944,21 +1017,21 @@ def network():
     return demos.mask_explorer(5, 7)
 
 
-def cells(demo, color, dims):
+def table(demo, color):
     """Which cells of the table of paths have this colour, `(outputs, pixels)`."""
-    side = min(34, 220 // dims)
-    page = page_of(demo)[73 : 73 + side * dims : side, 683 : 683 + side * dims : side]
-    return in_color(page, color)
+    panel = demo.panels["paths"]
+    corners = [panel.box(cell)[:2] for cell in cells(panel)]
+    page = np.array([page_of(demo)[y + 3, x + 3] for x, y in corners])
+    return in_color(page, color).reshape(panel.rows, panel.columns)
 
 
 def redrawn(demo, **settings):
-    """What is written on the new picture: degrees `(layers, units)`, ranks, numbers of paths."""
-    demo.set(seed=999)  # another network: the table of this one is written again
-    said = texts(demo, **{"seed": 3} | settings)
+    """What is written on the picture: degrees `(layers, units)`, ranks, numbers of paths."""
+    said = texts(demo, **settings)
     rank = torch.tensor([int(text[5:]) for text in said if text.startswith("rang ")])
-    counts = torch.tensor([int(text) for text in said if text.isdigit()])  # the table comes first
-    paths, degrees = counts[: len(rank) ** 2], counts[len(rank) ** 2 :]
+    counts = torch.tensor([int(text) for text in said if text.isdigit()])  # the table comes last
     layers = demo.controls["layers"].value
+    degrees, paths = counts[: -(len(rank) ** 2)], counts[-(len(rank) ** 2) :]
     return degrees.view(layers, -1), rank, paths.view(len(rank), -1), said
 
 
@@ -981,15 +1054,14 @@ def test_the_table_counts_the_paths_and_tells_the_forbidden_ones(dims, hidden):
         drawn = redrawn(network, layers=layers, masks=masks, order=order, seed=layers)
         degrees, rank, paths, _ = drawn
         orders[order].add(tuple(rank.tolist()))
-        assert decode(network.picture.value).size == (1000, 400)
         assert degrees.shape == (layers, hidden) and degrees.min() >= 1 and degrees.max() < dims
         assert sorted(rank.tolist()) == list(range(1, dims + 1))
         assert torch.equal(paths, expected_paths(degrees, rank, masks))
         forbidden = ((paths > 0) & (rank[None, :] >= rank[:, None])).numpy()
         seen = (paths > 0).numpy()
-        assert (cells(network, FORBIDDEN, dims) == forbidden).all()
-        assert (cells(network, ALLOWED, dims) == seen & ~forbidden).all()
-        assert (cells(network, "white", dims) == ~seen).all()
+        assert (table(network, FORBIDDEN) == forbidden).all()
+        assert (table(network, ALLOWED) == seen & ~forbidden).all()
+        assert (table(network, "white") == ~seen).all()
         if masks == "justes":  # no pixel reaches itself, by any number of detours
             assert not np.linalg.matrix_power(seen.astype(int), dims).any()
         if masks == "sans masque":
@@ -1023,8 +1095,8 @@ def test_the_chosen_output_lights_what_it_sees_and_the_paths_from_there(
     lines.clear()
     network.set()
     lit = {where for where, color in lines if color == FOCUS}
-    assert {round(where[0]) for where in lit if where[1] == 350} == {122 + 104 * k for k in seen}
-    assert {round(where[2]) for where in lit if where[3] == 50} == (
+    assert {round(x) for (x, y), _ in lit if y == 350} == {122 + 104 * k for k in seen}
+    assert {round(x) for _, (x, y) in lit if y == 50} == (
         {122 + 104 * (output - 1)} if seen else set()
     )
     names = ", ".join(f"x{k + 1}" for k in seen) or "rien"

@@ -16,20 +16,24 @@ from demo_cases import (
     FOCUS,
     HOVER,
     MAP,
-    TOP,
     Uniform,
     amount,
     blots,
+    cells,
+    click,
     colors,
     decode,
+    folded,
     framed,
     french,
+    heights,
     in_color,
     page_of,
-    panel,
     point,
     priors,
     same,
+    shown,
+    shows,
     texts,
     values,
     vqvae,
@@ -46,9 +50,6 @@ pytestmark = pytest.mark.usefixtures("no_screen")
 
 DARK, WAITING = "#222222", 0.93 * 255
 HIGH, WIDE, COUNT = *MAP, 12
-SIDE, ZOOM = 77, 19  # of a cell, and of a pixel of the decoded image: 308 // 4 and 308 // 16
-MIDDLE, COLUMN, RIGHT = 332, 664, 784  # the decoded image, the small ones, the palette
-SMALL, TILE, PASTED = 5, 90, 68  # of a pixel there, of a tile, of a cell to paste
 
 
 @pytest.fixture(scope="module")
@@ -69,44 +70,22 @@ def decoded(codes, model=None):
         return (model or vqvae()).decode_codes(codes)[0]
 
 
-def shows(demo, image, left=MIDDLE, zoom=ZOOM, top=TOP):
-    """Whether an image `(C, H, W)`, or its colours, stands there."""
-    page = colors(image) if isinstance(image, torch.Tensor) else image
-    return same(panel(demo, left, zoom, (12, 16), top), page)
-
-
-def corner_of(cell, side, left=0, width=WIDE):
-    return left + side * (cell % width), TOP + side * (cell // width)
-
-
-def codes_shown(demo, book, left=0, side=SIDE):
+def codes_shown(demo, book, name="codes"):
     """The codes of a map, recognised by the lower right of their tiles: there is no mark there."""
-    page, part = page_of(demo), slice(side // 2, side - 5)
-    tiles = [book.tile(atom, side, 14) for atom in range(book.num_codes)]
-    tiles = [np.asarray(tile).astype(int)[part, part] for tile in tiles]
-    shown = []
-    for cell in range(COUNT):
-        x, y = corner_of(cell, side, left)
-        crop = page[y : y + side, x : x + side][part, part]
-        (code,) = [k for k, tile in enumerate(tiles) if np.array_equal(crop, tile)] or [None]
-        shown.append(code)
-    return shown
+    page, panel = page_of(demo), demo.panels[name]
+    part = slice(panel.side // 2, panel.side - 5)
+    tiles = [np.asarray(book.tile(atom, panel.side, 14)) for atom in range(book.num_codes)]
+    codes = []
+    for cell in cells(panel):
+        left, top, right, bottom = panel.box(cell)
+        crop = page[top:bottom, left:right][part, part]
+        (code,) = [k for k, tile in enumerate(tiles) if (tile[part, part] == crop).all()] or [None]
+        codes.append(code)
+    return codes
 
 
-def marked(demo, left=0, side=SIDE):
-    """The cells that have a corner turned down."""
-    corners = in_color(page_of(demo)[TOP + 7 :: side, left + 7 :: side], FOCUS)
-    return np.flatnonzero(corners[:HIGH, :WIDE]).tolist()
-
-
-def click_cell(demo, cell, event=DOWN, left=0, side=SIDE):
-    x, y = corner_of(cell, side, left)
-    point(demo, x + side // 2, y + side // 2, event)
-
-
-def click_atom(demo, book, atom, left=RIGHT, event=DOWN):
-    x, y = corner_of(book.order.index(atom), TILE, left, width=3)
-    point(demo, x + TILE // 2, y + TILE // 2, event)
+def click_atom(demo, book, atom, event=DOWN):
+    click(demo, "palette", book.order.index(atom), event)
 
 
 # ---- the tiles --------------------------------------------------------------------------------
@@ -186,31 +165,29 @@ def test_images_without_titles_are_numbered():
 @pytest.mark.parametrize("image", [0, 1, 7])
 def test_the_editor_shows_an_image_its_codes_and_its_reconstruction(editor, book, maps, image):
     said, codes = texts(editor, image=image), maps[image].tolist()
-    assert codes_shown(editor, book) == codes and marked(editor) == []
-    assert shows(editor, decoded(codes))
-    assert shows(editor, blots()[image].float(), COLUMN, SMALL)
-    assert shows(editor, decoded(codes), COLUMN, SMALL, TOP + 112)
-    assert shows(editor, np.array(255), COLUMN, SMALL, TOP + 224), "nothing has changed yet"
+    assert codes_shown(editor, book) == codes and folded(editor, "codes") == []
+    assert shows(editor, "decoded", decoded(codes))
+    assert shows(editor, "image", blots()[image].float())
+    assert shows(editor, "before", decoded(codes))
+    assert same(shown(editor, "change", (12, 16)), 255), "nothing has changed yet"
     assert {"aucun code changé sur 12", f"case 6 : atome {codes[5]}"} <= set(said)
     own = texts(editor, edits=f"3={codes[2]}")
-    assert "aucun code changé sur 12" in own and marked(editor) == []
+    assert "aucun code changé sur 12" in own and folded(editor, "codes") == []
 
 
 def test_a_click_on_a_cell_chooses_it(editor, book, maps):
     for cell in range(COUNT):
-        click_cell(editor, cell)
+        click(editor, "codes", cell)
         assert editor.controls["cell"].value == cell + 1 and editor.controls["edits"].value == ""
-        assert framed(editor, FOCUS, 0, SIDE, WIDE, COUNT) == [cell]
-        assert framed(editor, FOCUS, MIDDLE, 4 * ZOOM, WIDE, COUNT) == [cell]
-        place = book.order.index(maps[0, cell].item())
-        assert framed(editor, FOCUS, RIGHT, TILE, 3, ATOMS) == [place]
+        assert framed(editor, "codes") == framed(editor, "decoded") == [cell]
+        assert framed(editor, "palette") == [book.order.index(maps[0, cell].item())]
 
 
 @pytest.mark.parametrize("cell", [0, 11])
 def test_a_click_on_an_atom_gives_it_to_the_chosen_cell(editor, book, maps, cell):
     """Its own one undoes the edit, of this cell and no other."""
     start, other = maps[0].tolist(), (maps[0, 5].item() + 1) % ATOMS
-    click_cell(editor, cell)
+    click(editor, "codes", cell)
     for atom in (*range(ATOMS), start[cell]):
         editor.set(edits=f"6={other}")
         click_atom(editor, book, atom)
@@ -219,46 +196,48 @@ def test_a_click_on_an_atom_gives_it_to_the_chosen_cell(editor, book, maps, cell
         edits = {cell: atom, 5: other} if not own else {5: other}
         told = " ".join(f"{k + 1}={edits[k]}" for k in sorted(edits))
         assert editor.controls["edits"].value == told
-        assert codes_shown(editor, book) == codes and marked(editor) == sorted(edits)
-        assert shows(editor, decoded(codes))
-        assert shows(editor, decoded(start), COLUMN, SMALL, TOP + 112)
-        assert framed(editor, FOCUS, RIGHT, TILE, 3, ATOMS) == [book.order.index(atom)]
-        first = framed(editor, DARK, RIGHT, TILE, 3, ATOMS)
+        assert codes_shown(editor, book) == codes
+        assert folded(editor, "codes") == sorted(edits)
+        assert shows(editor, "decoded", decoded(codes))
+        assert shows(editor, "before", decoded(start))
+        assert framed(editor, "palette") == [book.order.index(atom)]
+        first = framed(editor, "palette", DARK)
         assert first == ([] if own else [book.order.index(start[cell])])
 
 
 def test_a_drag_copies_the_code_of_the_chosen_cell_as_it_is_now(editor, book, maps):
     codes = maps[0].tolist()
     atom = next(k for k in range(ATOMS) if k not in codes[:2] + codes[5:7])
-    click_cell(editor, 0)
+    click(editor, "codes", 0)
     click_atom(editor, book, atom)
     for other in range(ATOMS):  # a drag over the palette changes nothing
         click_atom(editor, book, other, event=DRAG)
-    click_cell(editor, 0)
+    click(editor, "codes", 0)
     for cell in (0, 1, 5, 6):
-        click_cell(editor, cell, DRAG)
+        click(editor, "codes", cell, DRAG)
         codes[cell] = atom
-    click_cell(editor, 9, HOVER)  # the button was released
+    click(editor, "codes", 9, HOVER)  # the button was released
     assert editor.controls["edits"].value == f"1={atom} 2={atom} 6={atom} 7={atom}"
     assert editor.controls["cell"].value == 1 and codes_shown(editor, book) == codes
-    assert shows(editor, decoded(codes))
+    assert shows(editor, "decoded", decoded(codes))
 
 
-@pytest.mark.parametrize("there", [False, True], ids=["on its map", "on the other map"])
-def test_the_other_brush_pastes_the_codes_of_the_other_image(editor, book, maps, there):
+@pytest.mark.parametrize("where", ["codes", "other"])
+def test_the_other_brush_pastes_the_codes_of_the_other_image(editor, book, maps, where):
+    """On its map, or on the other map."""
     said = texts(editor, brush="coller l'autre image", other=4)
     assert "à coller : blot 4" in said
-    assert codes_shown(editor, book, RIGHT, PASTED) == maps[4].tolist()
-    codes, how = maps[0].tolist(), {"left": RIGHT, "side": PASTED} if there else {}
+    assert codes_shown(editor, book, "other") == maps[4].tolist()
+    codes = maps[0].tolist()
     for number, cell in enumerate((1, 2, 6, *range(COUNT))):
-        click_cell(editor, cell, DRAG if number else DOWN, **how)
+        click(editor, where, cell, DRAG if number else DOWN)
         codes[cell] = maps[4, cell].item()
         assert editor.controls["cell"].value == cell + 1
-        assert codes_shown(editor, book) == codes and shows(editor, decoded(codes))
+        assert codes_shown(editor, book) == codes and shows(editor, "decoded", decoded(codes))
         changed = [k for k in range(COUNT) if codes[k] != maps[0, k]]
-        assert marked(editor) == marked(editor, RIGHT, PASTED) == changed
+        assert folded(editor, "codes") == folded(editor, "other") == changed
     assert changed and codes == maps[4].tolist()
-    click_cell(editor, 0, left=COLUMN)
+    click(editor, "image", 0)
     assert codes_shown(editor, book) == codes, "elsewhere, nothing is pasted"
 
 
@@ -269,15 +248,15 @@ def test_only_what_was_pasted_is_marked_on_the_other_map(editor, maps):
     code = next(k for k in range(ATOMS) if k not in (mine[by_hand], theirs[by_hand]))
     edits = f"{pasted + 1}={theirs[pasted]} {by_hand + 1}={code}"
     editor.set(brush="coller l'autre image", other=4, edits=edits)
-    assert marked(editor) == sorted([pasted, by_hand])
-    assert marked(editor, RIGHT, PASTED) == [pasted]
+    assert folded(editor, "codes") == sorted([pasted, by_hand])
+    assert folded(editor, "other") == [pasted]
 
 
 def test_edits_stay_when_the_image_changes_and_a_button_erases_them(editor, maps):
     editor.set(edits="3=1 12=6", image=5)
     codes = maps[5].tolist()
     codes[2], codes[11] = 1, 6
-    assert shows(editor, decoded(codes))
+    assert shows(editor, "decoded", decoded(codes))
     before = values(editor)
     editor.buttons["Effacer les retouches"].click()
     assert values(editor) == before | {"edits": ""}
@@ -303,9 +282,8 @@ def test_what_changed_is_counted_and_drawn(editor, maps, changed):
     told = f"case {k + 1} : atome {codes[k]} (avant : {start[k]})"
     assert {f"{text}, dont {beyond} hors de {where}", told} <= set(said)
     tint = 255 - change[..., None].numpy() * (255 - 255 * np.array(to_rgb(FOCUS)))
-    assert shows(editor, tint, COLUMN, SMALL, TOP + 224)
-    grey = framed(editor, "#777777", COLUMN, 4 * SMALL, WIDE, COUNT, TOP + 224, 0)
-    assert grey == list(changed)
+    assert same(shown(editor, "change", (12, 16)), tint)
+    assert framed(editor, "change", "#777777", 0) == list(changed)
 
 
 def test_an_edit_that_no_pixel_shows(editor, monkeypatch):
@@ -315,10 +293,6 @@ def test_an_edit_that_no_pixel_shows(editor, monkeypatch):
 
 
 # ---- codebook_browser -------------------------------------------------------------------------
-
-PANELS = [320, 586, 852]  # where they stand: 196 pixels wide, up to 1048
-SHOWN = [320 + k * 616 // 5 for k in range(6)]
-SECOND, FLOOR = 262, 394  # the images; the floor of the chart
 
 
 @pytest.fixture
@@ -338,17 +312,17 @@ def test_an_atom_alone_among_its_neighbours_and_where_it_serves(browser, book, m
     said = texts(browser, atom=atom)
     codes = [book.background] * COUNT
     codes[1 * WIDE + 2] = atom
-    assert shows(browser, decoded(codes), PANELS[0], 12)
-    assert framed(browser, FOCUS, PANELS[0], 48, WIDE, COUNT) == [6]
-    tile = np.asarray(book.tile(atom, 196)).astype(int)
-    shown = page_of(browser)[TOP : TOP + 196, PANELS[1] : PANELS[1] + 196]
-    assert np.array_equal(shown[40:156, 40:156], tile[40:156, 40:156])
-    y, x = np.nonzero(in_color(shown, FOCUS))
+    assert shows(browser, "alone", decoded(codes)) and framed(browser, "alone") == [6]
+    panel, side = browser.panels["tile"], 196
+    page = page_of(browser)[panel.top : panel.bottom, panel.left : panel.right]
+    tile = np.asarray(book.tile(atom, side))
+    assert np.array_equal(page[40:156, 40:156], tile[40:156, 40:156])
+    y, x = np.nonzero(in_color(page, FOCUS))
     assert (x.min(), x.max(), y.min(), y.max()) == pytest.approx((32.7, 163.3) * 2, abs=1)
 
     counts = (maps == atom).sum(0).view(HIGH, WIDE, 1).numpy()
     heat = 255 - counts / counts.max() * (255 - np.array([0xCC, 0x79, 0xA7]))
-    assert same(panel(browser, PANELS[2], 49, MAP), heat)
+    assert same(shown(browser, "places"), heat)
 
     uses = maps.flatten().bincount(minlength=ATOMS).numpy()
     ranking = np.argsort(-uses, kind="stable").tolist()
@@ -356,35 +330,36 @@ def test_an_atom_alone_among_its_neighbours_and_where_it_serves(browser, book, m
     assert f"atome {atom} : {french(share, 1)} % (rang {rank + 1})" in said
     assert f"perplexité {french(perplexity(maps, ATOMS), 1)}" in said
     assert not any(text.startswith("p(") for text in said)
-    for place, other in enumerate(ranking):
-        bar = page_of(browser)[FLOOR - 52 : FLOOR, round(272 / ATOMS * (place + 0.5))]
-        color = FOCUS if place == rank else figures.COLORS["code"]
-        assert in_color(bar, color).sum() == pytest.approx(50 * uses[other] / uses.max(), abs=1)
-    assert framed(browser, FOCUS, 0, TILE, 3, ATOMS) == [book.order.index(atom)]
+    rises = heights(browser, "uses", FOCUS, figures.COLORS["code"])
+    assert rises == pytest.approx((uses[ranking] / uses.max()).tolist(), abs=0.02)
+    assert np.flatnonzero(heights(browser, "uses", FOCUS)).tolist() == [rank]
+    assert framed(browser, "palette") == [book.order.index(atom)]
 
     numbers = [n for n in range(40) if atom in maps[n]][:6]
     assert len(numbers) == 6 and "des images où il sert" in said
-    for x, number in zip(SHOWN, numbers):
-        assert shows(browser, blots()[number].float(), x, 7, SECOND)
-        cells = framed(browser, FOCUS, x, 28, WIDE, COUNT, SECOND)
-        assert cells == (maps[number] == atom).nonzero().flatten().tolist()
+    for place, number in enumerate(numbers):
+        assert shows(browser, f"example {place}", blots()[number].float())
+        found = framed(browser, f"example {place}")
+        assert found == (maps[number] == atom).nonzero().flatten().tolist()
 
 
 def test_an_atom_of_few_images_leaves_the_rest_empty(maps):
     few = codebook_browser(vqvae(), blots()[:2])
     for atom in range(ATOMS):
         said, count = texts(few, atom=atom), (maps[:2] == atom).any(1).sum()
-        assert in_color(page_of(few)[SECOND:374, SHOWN[count] - 3 :], "white").all()
+        left = few.panels[f"example {count}"].left
+        assert in_color(page_of(few)[few.panels["example 0"].top :, left - 3 :], "white").all()
         assert ("il ne sert dans aucune image" in said) == (count == 0)
 
 
 def test_the_atoms_their_bars_and_the_buttons_choose_an_atom(browser, book):
     for atom, event in itertools.product(range(ATOMS), (DOWN, DRAG)):
-        click_atom(browser, book, atom, 0, event)
+        click_atom(browser, book, atom, event)
         assert browser.controls["atom"].value == atom
     ranking = book.uses.argsort(descending=True, stable=True).tolist()
-    for (place, atom), y in itertools.product(enumerate(ranking), (FLOOR - 60, FLOOR - 1)):
-        point(browser, round(272 / ATOMS * (place + 0.5)), y)
+    bars = browser.panels["uses"]
+    for (place, atom), y in itertools.product(enumerate(ranking), (bars.floor - 50, bars.floor)):
+        point(browser, bars.middle(place), y)
         assert browser.controls["atom"].value == atom
     browser.set(atom=ranking[0])
     for atom in (*ranking[1:], ranking[-1]):
@@ -415,15 +390,10 @@ def sampled(prior, seed=0, temperature=1.0, label=0):
     return codes.flatten().tolist(), torch.stack([told[k] for k in range(COUNT)]), list(told)
 
 
-def law_bars(demo, count):
+def law_bars(demo):
     """Heights of the bars of the law, in [0, 1], and the one in focus."""
-    page, slot = page_of(demo)[:200, COLUMN + 36 :], 342 / count
-    heights, drawn = [], []
-    for k in range(count):
-        bar = page[55:200, round(slot * (k + 0.5))]
-        heights.append((in_color(bar, FOCUS) | in_color(bar, figures.COLORS["prior"])).sum() / 140)
-        drawn += [k] if in_color(bar, FOCUS).any() else []
-    return heights, drawn
+    drawn = np.flatnonzero(heights(demo, "law", FOCUS)).tolist()
+    return heights(demo, "law", FOCUS, figures.COLORS["prior"]), drawn
 
 
 @pytest.mark.parametrize("step", [1, 5, COUNT])
@@ -441,24 +411,23 @@ def test_the_priors_own_codes_are_shown_and_billed(
     explorer, book, name, seed, temperature, label, step
 ):
     """Those to come wait, decoded as the background; the law of the last one, in bars."""
-    settings = {"prior": name, "seed": seed, "temperature": temperature, "label": label}
+    settings = {"model": name, "seed": seed, "temperature": temperature, "label": label}
     said = texts(explorer, step=step, **settings)
     codes, laws, _ = sampled(priors()[name], seed, temperature, label)
     assert len(set(codes)) > 1
     assert codes_shown(explorer, book) == codes[:step] + [None] * (COUNT - step)
     page = colors(decoded(codes[:step] + [book.background] * (COUNT - step)))
     waits = (np.arange(COUNT).reshape(HIGH, WIDE) >= step).repeat(4, 0).repeat(4, 1)[..., None]
-    assert shows(explorer, np.where(waits, page / 2 + WAITING - 127.5, page))
+    expected = np.where(waits, page / 2 + WAITING - 127.5, page)
+    assert same(shown(explorer, "image", (12, 16)), expected)
     note = f"en gris : pas encore tiré, décodé comme l'atome {book.background}"
     assert (note in said) == (step < COUNT)
-    x, y = corner_of(COUNT - 1, SIDE)
-    assert step == COUNT or same(page_of(explorer)[y + 20, x + 20], WAITING)
-    for left, side in ((0, SIDE), (MIDDLE, 4 * ZOOM)):
-        assert framed(explorer, FOCUS, left, side, WIDE, COUNT) == [step - 1]
+    assert step == COUNT or same(shown(explorer, "codes")[-1, -1], WAITING)
+    assert framed(explorer, "codes") == framed(explorer, "image") == [step - 1]
 
     law, code = laws[step - 1], codes[step - 1]
     ranked = law.argsort(descending=True, stable=True).tolist()
-    heights, drawn = law_bars(explorer, ATOMS)
+    heights, drawn = law_bars(explorer)
     assert heights == pytest.approx(law[ranked].tolist(), abs=0.02)
     assert drawn in ([ranked.index(code)], []) and (drawn or law[code] < 0.01)
     assert [int(text) for text in said if text.isdigit()][-ATOMS:] == ranked
@@ -481,7 +450,7 @@ def test_the_ends_of_the_bill(explorer, book):
     said = texts(explorer, step=0)
     assert codes_shown(explorer, book) == [None] * COUNT
     assert "aucun code tiré" in said and not any("bit" in text for text in said)
-    assert not in_color(page_of(explorer), FOCUS).any()
+    assert not framed(explorer, "codes") and not framed(explorer, "image")
     free = texts(explorer, step=COUNT, temperature=0.0)
     assert "soit 0,00 bit par code" in free, "the most probable codes"
     without = prior_explorer(vqvae(), {"sans": priors()["sans"]}, blots())
@@ -500,7 +469,7 @@ def test_another_ordering_and_two_atoms():
         law = prior.pixel_log_prob(torch.tensor(codes).view(1, 1, HIGH, WIDE)).exp().flatten()
     for step in (4, 9):
         said, place = texts(demo, step=step), order[step - 1]
-        assert framed(demo, FOCUS, 0, SIDE, WIDE, COUNT) == [place]
+        assert framed(demo, "codes") == [place]
         shown = [codes[k] if k in order[:step] else None for k in range(COUNT)]
         assert codes_shown(demo, book) == shown
         assert f"p({codes[place]}) = {french(law[place], 3)}" in said
@@ -525,7 +494,7 @@ def test_ten_atoms_and_all_the_others(rank):
     demo = prior_explorer(vqvae(num_codes=16), {"": Stubborn(law, ranked[rank])}, blots())
     kept = ranked[:10] if rank < 10 else [*ranked[:9], ranked[rank]]
     shares = [law[k] for k in kept]
-    heights, drawn = law_bars(demo, 11)
+    heights, drawn = law_bars(demo)
     assert heights == pytest.approx([*shares, 1 - sum(shares)], abs=0.02)
     assert drawn == [kept.index(ranked[rank])]
     said = texts(demo)
@@ -582,10 +551,10 @@ def test_a_coloured_image_is_decoded_in_colours():
     editor, browser = code_editor(model, images), codebook_browser(model, images)
     explorer = prior_explorer(model, {"": Stubborn([0.0] * 6 + [1.0], 6)}, images)
     explorer.set(step=COUNT)
-    assert shows(editor, decoded(codes, model))
-    assert shows(explorer, decoded([6] * COUNT, model))
+    assert shows(editor, "decoded", decoded(codes, model))
+    assert shows(explorer, "image", decoded([6] * COUNT, model))
     browser.set(atom=codes[0])
-    assert shows(browser, images[0].float(), SHOWN[0], 7, SECOND)
+    assert shows(browser, "example 0", images[0].float())
 
 
 @pytest.mark.parametrize("num_codes", [2, 64, 256])
@@ -596,4 +565,4 @@ def test_codebooks_of_all_sizes_fit_in_the_same_picture(num_codes):
     for name in ("editor", "browser", "prior"):
         demo = make(name, model, prior)
         demo.set(**{control: value for control, value in last.items() if control in demo.controls})
-        assert decode(demo.picture.value).size == CASES[name].size
+        assert decode(demo.picture.value).size == decode(CASES[name].make().picture.value).size
