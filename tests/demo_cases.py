@@ -1,150 +1,15 @@
-"""Every demo of the course on small models, and what their tests share: no browser, PNG out."""
+"""Every demo of the course on small models."""
 
 import functools
-import io
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-import pytest
 import torch
 from autoregressive_models import build, perturb, seeded, train
-from matplotlib.colors import to_rgb
-from PIL import Image, ImageDraw
 
-from course_utils import CVAE, VAE, CompletionVAE, PixelCNN, RowLSTM, demos, figures
+from course_utils import CVAE, VAE, CompletionVAE, PixelCNN, RowLSTM, demos
 from course_utils.evaluation import load_classifier
 from course_utils.vq import VQVAE, code_prior
-
-DOWN, DRAG, HOVER = (
-    {"type": "mousedown", "buttons": 1},
-    {"type": "mousemove", "buttons": 1},
-    {"type": "mousemove", "buttons": 0},
-)
-FOCUS = figures.COLORS["focus"]  # the colour of what one looks at
-
-# ---- what a demo shows and says ---------------------------------------------------------------
-
-
-def decode(png):
-    return Image.open(io.BytesIO(png)).convert("RGB")
-
-
-@functools.lru_cache(maxsize=1)
-def _pixels_of(png):
-    return np.asarray(decode(png)).astype(int)
-
-
-def page_of(demo):
-    return _pixels_of(bytes(demo.picture.value))
-
-
-def in_color(page, color):
-    """Where a page has exactly this colour."""
-    return (page == np.round(255 * np.array(to_rgb(color)))).all(-1)
-
-
-def shown(demo, name, shape=None):
-    """The colours of the cells of a panel, or of the pixels of an image `(…, H, W)` that fills it.
-
-    Each is read off its middle, where there may be a text, and off its frame.
-    """
-    panel = demo.panels[name]
-    rows, columns = (panel.rows, panel.columns) if shape is None else shape[-2:]
-    side = (panel.right - panel.left) // columns
-    page = page_of(demo)[panel.top : panel.bottom, panel.left : panel.right]
-    return page[side * 2 // 3 :: side, side * 2 // 3 :: side][:rows, :columns]
-
-
-def colors(image):
-    """Intensities `(C, H, W)` in [0, 1] as they are shown: `(H, W, 3)` in [0, 255]."""
-    if len(image) == 1:
-        image = 1 - image.expand(3, -1, -1)
-    return 255 * image.permute(1, 2, 0).numpy()
-
-
-def same(page, expected):
-    return np.abs(page - expected).max() < 1
-
-
-def shows(demo, name, image):
-    """Whether an image `(C, H, W)` fills a panel."""
-    return same(shown(demo, name, image.shape), colors(image))
-
-
-def cells(panel):
-    return range(panel.rows * panel.columns)
-
-
-def framed(demo, name, color=FOCUS, inset=1):
-    """The cells of a panel that have a line of this colour along their four sides."""
-    page, panel, found = in_color(page_of(demo), color), demo.panels[name], []
-    for cell in cells(panel):
-        left, top, right, bottom = np.add(panel.box(cell), (inset, inset, -inset, -inset))
-        across, along = slice(left + 4, right - 3), slice(top + 4, bottom - 3)
-        lines = page[top, across], page[bottom, across], page[along, left], page[along, right]
-        found += [cell] if np.concatenate(lines).all() else []
-    return found
-
-
-def folded(demo, name):
-    """The cells of a panel that have a corner turned down."""
-    page, panel = in_color(page_of(demo), FOCUS), demo.panels[name]
-    corners = {cell: panel.box(cell)[:2] for cell in cells(panel)}
-    return [cell for cell, (x, y) in corners.items() if page[y + 5, x + 5]]
-
-
-def heights(demo, name, *tints):
-    """How high the bars of a chart rise in these colours, in [0, 1]."""
-    chart, found = demo.panels[name], []
-    for number in range(chart.count):
-        column = page_of(demo)[chart.floor - 1 :: -1, round(chart.middle(number))]
-        tinted = np.any([in_color(column, tint) for tint in tints], axis=0)
-        found.append(np.argmin(tinted) / chart.height)
-    return found
-
-
-def written(action):
-    """The texts that an action writes on pictures."""
-    found, write = [], ImageDraw.ImageDraw.text
-
-    def text(pen, where, what, **how):
-        found.append(what)
-        write(pen, where, what, **how)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ImageDraw.ImageDraw, "text", text)
-        action()
-    return found
-
-
-def texts(demo, **settings):
-    """What is written on the picture once these controls are set."""
-    return written(lambda: demo.set(**settings))
-
-
-def values(demo):
-    return {name: control.value for name, control in demo.controls.items()}
-
-
-def point(demo, x, y, event=DOWN):
-    """The mouse at this point of the picture."""
-    demo._pointer(event | {"dataX": x, "dataY": y})
-
-
-def click(demo, name, cell, event=DOWN):
-    """The mouse in the middle of a cell of a panel."""
-    left, top, right, bottom = demo.panels[name].box(cell)
-    point(demo, (left + right) // 2, (top + bottom) // 2, event)
-
-
-def french(number, decimals):
-    return f"{float(number):.{decimals}f}".replace(".", ",")
-
-
-def amount(number, decimals, unit):
-    return f"{french(number, decimals)} {unit}{'s' if number >= 2 else ''}"
-
 
 # ---- the models -------------------------------------------------------------------------------
 
@@ -283,24 +148,20 @@ class Case(NamedTuple):
 
     Attributes:
         make: function without arguments that makes it.
-        controls: `{name: (value at the start, another, ends or options)}`.
+        controls: their names.
         buttons: their labels, « Revenir au départ » apart.
         clicks: `{(x, y) or (panel, cell): what some controls become}`; nothing changes if that is
             empty.
         models: function without arguments: the models that it shows.
+        edits: changes that may be made by hand.
     """
 
     make: Callable
-    controls: dict
+    controls: str
     buttons: tuple = ()
     clicks: dict = {}
     models: Callable = tuple
-
-
-TEMPERATURE, SEED = (1.0, 0.3, (0.0, 2.0)), (0, 7, (0, 9999))
-ORDER = {f"y{k}": (float(k == 3), 0.0 if k == 3 else 0.7, (0, 1)) for k in range(10)}
-ORDER |= {"slant": (10.0, 20.0, (-6.0, 26.0)), "thickness": (2.0, 2.6, (1.2, 2.8))}
-ORDER |= {f"z{k}": (0.0, 1.5, (-3.0, 3.0)) for k in (1, 2, 3)}
+    edits: str = ""
 
 
 def nowhere(*points):
@@ -310,26 +171,15 @@ def nowhere(*points):
 def _painting(kind):
     (channels, _, _), levels, num_classes = PAINTED[kind]
     one, two = (",".join([str(v)] * channels) for v in (0, 1))
-    controls = {
-        "step": (12, 17, (0, 20)),
-        "model": ("CNN", "LSTM", ("CNN", "LSTM")),
-        "temperature": TEMPERATURE,
-        "seed": SEED,
-        "edits": ("", f"3={one} 4={two}", None),
-    }
-    if channels == 3:
-        controls["brush"] = ("#ff0000", "#00ff00", None)
-    elif levels > 2:
-        controls["brush"] = (levels - 1, 1, (0, levels - 1))
-    if num_classes:
-        controls["label"] = (0, 2, (0, num_classes - 1))
+    more = ["brush"] * (channels == 3 or levels > 2) + ["label"] * (num_classes is not None)
     return Case(
         lambda: demos.painting_explorer(painters(kind)),
-        controls,
+        " ".join(["step model temperature seed edits", *more]),
         ("Changer ce pixel", "Effacer les retouches", "Autre image"),
         {("image", cell): {"step": cell + 1} for cell in (0, 1, 5, 11)}
         | nowhere((50, 25), (700, 60), ("image", 12), ("image", 19), ("untouched", 0)),
         lambda: painters(kind).values(),
+        f"3={one} 4={two}",
     )
 
 
@@ -338,7 +188,7 @@ CASES = {
         lambda: demos.latent_explorer(
             vae(), torch.randn(60, 2, generator=seeded()), torch.arange(60) % 10
         ),
-        {"z1": (0.0, 1.5, (-4.0, 4.0)), "z2": (0.0, 1.5, (-4.0, 4.0))},
+        "z1 z2",
         (),
         {(60, 28): {"z1": -4.0, "z2": 4.0}, (412, 380): {"z1": 4.0, "z2": -4.0}}
         | {(148, 292): {"z1": -2.0, "z2": -2.0}}
@@ -347,18 +197,13 @@ CASES = {
     ),
     "condition": Case(
         lambda: demos.condition_explorer(cvae(), classifier(), mean=MEAN, std=STD),
-        ORDER,
+        "y0 y1 y2 y3 y4 y5 y6 y7 y8 y9 slant thickness z1 z2 z3",
         ("Tirer un autre z",),
         models=lambda: [cvae(), classifier()],
     ),
     "completion": Case(
         lambda: demos.completion_explorer(completer(), ink(), classifier()),
-        {
-            "number": (0, 2, (0, 4)),
-            "hidden_rows": ((0, 14), (3, 9), (0, 14)),
-            "hidden_columns": ((6, 12), (0, 5), (0, 12)),
-            "seed": (0, 7, (0, 99)),
-        },
+        "number hidden_rows hidden_columns seed",
         ("Autres tirages", "Cacher la droite", "Cacher la gauche", "Cacher le bas"),
         {("image", 0): {"hidden_rows": (0, 1), "hidden_columns": (0, 1)}}
         | {("image", 15): {"hidden_rows": (1, 2), "hidden_columns": (3, 4)}}
@@ -368,24 +213,13 @@ CASES = {
     ),
     "sampling": Case(
         lambda: demos.sampling_explorer(writers()),
-        {
-            "model": (WRITERS[0], "FVSBN", WRITERS),
-            "step": (12, 20, (0, 30)),
-            "temperature": TEMPERATURE,
-            "seed": SEED,
-        },
+        "model step temperature seed",
         ("Autre image",),
         models=lambda: writers().values(),
     ),
     "masks": Case(
         lambda: demos.mask_explorer(5, 7),
-        {
-            "output": (3, 5, (1, 5)),
-            "layers": (1, 2, (1, 3)),
-            "masks": ("justes", "sans masque", ("justes", "diapositive 13", "sans masque")),
-            "order": ("naturel", "au hasard", ("naturel", "au hasard")),
-            "seed": (3, 8, (0, 999)),
-        },
+        "output layers masks order seed",
         (),
         {(122, 50): {"output": 1}, (238, 62): {"output": 2}, (508, 70): {"output": 5}}
         | nowhere((122, 200), (122, 350), (538, 350), (700, 90), (640, 326), (999, 399), (-5, 50)),
@@ -393,14 +227,7 @@ CASES = {
     **{f"painting, {kind}": _painting(kind) for kind in PAINTED},
     "field": Case(
         demos.receptive_field_explorer,
-        {
-            "layers": (6, 2, (1, 8)),
-            "kernel": (3, 5, (3, 5, 7)),
-            "network": ("simple", "à portes (deux piles)", ("simple", "à portes (deux piles)")),
-            "masks": ("A puis B", "B partout", ("A puis B", "B partout", "A partout")),
-            "row": (6, 9, (0, 12)),
-            "column": (6, 2, (0, 12)),
-        },
+        "layers kernel network masks row column",
         (),
         {("grid", 0): {"row": 0, "column": 0}, ("grid", 168): {"row": 12, "column": 12}}
         | {("grid", 13): {"row": 1, "column": 0}, ("grid", 48): {"row": 3, "column": 9}}
@@ -408,43 +235,29 @@ CASES = {
     ),
     "editor": Case(
         lambda: demos.code_editor(vqvae(), blots(), [f"blot {k}" for k in range(40)]),
-        {
-            "image": (0, 2, tuple((f"blot {k}", k) for k in range(40))),
-            "cell": (6, 4, (1, 12)),
-            "brush": ("atome", "coller l'autre image", None),
-            "other": (1, 5, tuple((f"blot {k}", k) for k in range(40))),
-            "edits": ("", "1=3 7=2", None),
-        },
+        "image cell brush other edits",
         ("Effacer les retouches",),
         {("codes", cell): {"cell": cell + 1} for cell in (0, 1, 4, 11)}
         | nowhere((40, 25), ("decoded", 0), ("image", 0), ("change", 3))
         | nowhere(("palette", 7)),  # it has 7 atoms in 9 places
         lambda: [vqvae()],
+        "1=3 7=2",
     ),
     "browser": Case(
         lambda: demos.codebook_browser(vqvae(), blots()),
-        {"atom": (None, 5, (0, ATOMS - 1))},
+        "atom",
         ("Plus fréquent", "Plus rare"),
         nowhere((280, 60), (100, 320), ("palette", 7), ("alone", 3), ("example 2", 0)),
         lambda: [vqvae()],
     ),
     "prior": Case(
         lambda: demos.prior_explorer(vqvae(), priors(), blots()),
-        {
-            "step": (7, 9, (0, 12)),
-            "model": ("classes", "sans", ("classes", "sans", "uniforme")),
-            "temperature": TEMPERATURE,
-            "seed": SEED,
-            "label": (0, 2, (0, 2)),
-        },
+        "step model temperature seed label",
         ("Autre tirage",),
         models=lambda: [vqvae(), priors()["classes"], priors()["sans"]],
     ),
     "commitment": Case(
         lambda: demos.commitment_explorer({"β = 0": story(3.0), "β = 2": story(1.0)}),
-        {
-            "moment": (4, 2, (0, 4)),
-            "scale": ("de la fin", "commune", ("de la fin", "au plus près", "commune")),
-        },
+        "moment scale",
     ),
 }

@@ -19,9 +19,9 @@ RESET = "Revenir au départ"
 UPRIGHT = "<style>.course-demo .widget-vslider .slider-container {margin-top: 10px}</style>"
 
 # On a projector the caption and the controls are larger, and the picture takes what they leave.
-SCREEN = (figures.SCREEN[0], 590)  # pixels left to a demo whose code is folded
+SCREEN = (1100, 590)  # pixels left to a demo whose code is folded
 LARGER = """<style>
-.course-demo > .widget-html, .course-demo > .widget-hbox {zoom: 1.15; flex-shrink: 0}
+.course-demo > .widget-html, .course-demo > .widget-hbox {zoom: 1.25; flex-shrink: 0}
 </style>"""
 
 
