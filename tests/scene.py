@@ -97,11 +97,14 @@ def heights(demo, name, *tints):
 
 
 def written(action):
-    """The texts that an action writes on pictures."""
+    """The texts that an action writes on pictures; none leaves its picture."""
     found, write = [], ImageDraw.ImageDraw.text
 
     def text(pen, where, what, **how):
         found.append(what)
+        box = pen.textbbox(where, what, font=how["font"], anchor=how.get("anchor"))
+        inside = min(box) >= 0 and box[2] <= pen.im.size[0] and box[3] <= pen.im.size[1]
+        assert inside or not what, what
         write(pen, where, what, **how)
 
     with pytest.MonkeyPatch.context() as patch:

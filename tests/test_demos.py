@@ -121,7 +121,7 @@ def test_a_panel_shows_an_image_and_its_marks():
 
 
 def test_a_chart_rises_in_proportion_and_tells_the_bar_drawn():
-    chart = Chart(4, 30, 180, 240, 120)
+    chart = Chart(4, 40, 180, 240, 120)
     sketch = Sketch(law=chart)
     said = scene.written(
         lambda: chart.bars(sketch.image, [0.5, 0, 0.25, 1.0], 2, ("#CC0000", "#00CC00"))
@@ -133,13 +133,13 @@ def test_a_chart_rises_in_proportion_and_tells_the_bar_drawn():
         scene.in_color(scene.page_of(sketch), "#CC0000"),
         scene.in_color(scene.page_of(sketch), "#00CC00"),
     )
-    assert bars.any(0)[30:90].sum() == pytest.approx(0.72 * 60, abs=1) and not bars[180:].any()
+    assert bars.any(0)[40:100].sum() == pytest.approx(0.72 * 60, abs=1) and not bars[180:].any()
     assert drawn[181:186].sum(1).tolist() == sorted(drawn[181:186].sum(1)) and drawn[185].any()
-    for number, (x, y) in enumerate([(30, 180), (149, 60), (150, 90), (269, 179)]):
+    for number, (x, y) in enumerate([(40, 180), (159, 60), (160, 90), (279, 179)]):
         assert chart.bar_at(x, y) == number
-    assert {chart.bar_at(x, y) for x, y in [(29, 99), (270, 99), (99, 181), (99, 59)]} == {None}
+    assert {chart.bar_at(x, y) for x, y in [(39, 99), (280, 99), (99, 181), (99, 59)]} == {None}
     assert scene.written(lambda: chart.axis(sketch.image)) == ["0", "0,5", "1"]
-    lines = [(scene.page_of(sketch)[y, [27, 273]] < 255).all() for y in (60, 120, 180, 90)]
+    lines = [(scene.page_of(sketch)[y, [37, 283]] < 255).all() for y in (60, 120, 180, 90)]
     assert lines == [True, True, True, False]
     assert scene.written(lambda: Chart(2, 0, 90, 60, 60).axis(sketch.image)) == [], (
         "there is no room"

@@ -1,6 +1,5 @@
 """The demos of notebook 03b without a browser: painting by hand, and the receptive field."""
 
-import itertools
 import math
 
 import numpy as np
@@ -9,7 +8,6 @@ import scene
 import torch
 from autoregressive_models import seeded
 from demo_cases import PAINTED, painters
-from PIL import ImageDraw
 
 from course_utils import PixelCNN, figures
 from course_utils.autoregressive.masked import MaskedConv2d
@@ -409,23 +407,6 @@ def test_the_verdict_is_one_sentence_whose_lines_are_cut(field, settings, verdic
         said[start : start + n] for n in (1, 2, 3) if " ".join(said[start : start + n]) == verdict
     ]
     assert len(lines) == 1
-
-
-def test_the_texts_stay_in_the_picture(field, monkeypatch):
-    """Every text, in all the settings, beside the grid."""
-    boxes, write = [], ImageDraw.ImageDraw.text
-
-    def text(pen, where, what, **how):
-        boxes.append(pen.textbbox(where, what, font=how["font"], anchor=how.get("anchor")))
-        write(pen, where, what, **how)
-
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
-    for network, masks, kernel in itertools.product(("simple", GATED), fields.MASKS, (3, 5, 7)):
-        field.set(network=network, masks=masks, kernel=kernel, row=12, column=12, layers=2)
-    left, top, right, bottom = np.array(boxes).T
-    width, height = scene.decode(field.picture.value).size
-    assert left.min() > field.panels["grid"].right and right.max() <= width
-    assert top.min() >= 0 and bottom.max() <= height
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def mask_explorer(dims=5, hidden=7):
             write(picture, (x, 384), f"rang {rank[k]}", size=14, anchor="mm")
         _draw_paths(picture, paths, weights, rank, output)
         seen = [k + 1 for k in range(dims) if active[0][k]]
-        write_lines(picture, (640, 300), _verdict(seen, rank.tolist(), output))
+        write_lines(picture, (620, 300), _verdict(seen, rank.tolist(), output))
         return picture
 
     def on_pointer(x, y, pressed):

@@ -4,6 +4,7 @@ import copy
 import functools
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageOps
@@ -79,6 +80,15 @@ class Codebook:
         """A tuple of codes -> expected intensities `(C, H, W)`."""
         codes = torch.tensor(codes, dtype=torch.uint8, device=self.device)
         return self.model.decode_codes(codes.view(1, *self.model.code_shape))[0].cpu()
+
+    def half_drawn(self, codes):
+        """The image of codes some of which wait (None), paler there: colours `(H, W, 3)`."""
+        filled = [self.background if code is None else code for code in codes]
+        page = paper(self.decode(filled))
+        waits = np.array([code is None for code in codes]).reshape(self.height, self.width)
+        step = page.shape[0] // self.height
+        waits = waits.repeat(step, 0).repeat(step, 1)[..., None]
+        return np.where(waits, 0.5 * page + np.array(WAITING) - 0.5, page)
 
     def _mean_patches(self, decoded, maps):
         """Mean of the patches of decoded maps of codes where each atom serves: `(K, C, s, s)`."""

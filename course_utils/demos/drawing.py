@@ -19,7 +19,6 @@ DARK = figures.COLORS["truth"]
 WAITING = (0.93, 0.93, 0.93)  # a pixel not drawn yet
 FOCUS = figures.COLORS["focus"]
 FOCUS_TEXT = "#7A5B00"  # the same, in a text: dark enough to read
-GREY_TEXT = "#666666"
 
 
 # ---------------------------------------------------------------------------------------------

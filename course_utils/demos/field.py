@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from .. import figures
 from .controls import chooser, slider
-from .drawing import DARK, FOCUS, GAP, GREY_TEXT, write, write_lines
+from .drawing import DARK, FOCUS, GAP, write, write_lines
 from .live import LivePicture
 from .panels import Panel
 
@@ -205,7 +205,7 @@ def _gated_kernels(picture, corner, size, kinds):
     reach = size // 2
     above = _kernels(size, True, "B")["vertical"][: reach + 1]
     panel = _kernel_grid(picture, (x, y + 26), "pile verticale", above)
-    note = [("(sur l'image descendue", GREY_TEXT), ("d'une ligne)", GREY_TEXT)]
+    note = [("(sur l'image descendue", "#666666"), ("d'une ligne)", "#666666")]
     write_lines(picture, (x, panel.bottom + 10), note, step=18, size=13)
     for number, (title, kind) in enumerate(zip(("première couche", "couches suivantes"), kinds)):
         row = _kernels(size, True, kind)["horizontal"][reach : reach + 1]

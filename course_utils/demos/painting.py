@@ -12,19 +12,7 @@ from PIL import Image, ImageDraw
 from .. import figures
 from ..autoregressive.pixels import PixelModel
 from .controls import another_seed, edits_box, read_edits, slider, write_edits
-from .drawing import (
-    CANVAS,
-    DARK,
-    FOCUS,
-    GAP,
-    GREY_TEXT,
-    TOP,
-    amount,
-    decimal,
-    write,
-    write_lines,
-    write_title,
-)
+from .drawing import CANVAS, DARK, FOCUS, GAP, TOP, amount, decimal, write, write_lines, write_title
 from .live import LivePicture
 from .panels import Chart, Panel
 from .steps import follow, step_controls
@@ -156,7 +144,7 @@ class _Easel:
         (color,) = _colors(np.array([_brush_values(brush, self.levels)]), self.levels)
         fill = tuple((255 * color).round().astype(int))
         ImageDraw.Draw(picture).rectangle([right - 22, 5, right - 2, 25], fill, "#888888")
-        write(picture, (right - 30, 15), "pinceau", GREY_TEXT, 14, "rm")
+        write(picture, (right - 30, 15), "pinceau", "#666666", 14, "rm")
 
     def _show_law(self, picture, laws, values, highlight):
         """The law of a pixel: a chart per channel."""

@@ -3,27 +3,12 @@
 import functools
 import math
 
-import numpy as np
 from PIL import Image
 
 from .. import figures
 from .codebook import Codebook, frozen
 from .controls import another_seed
-from .drawing import (
-    CANVAS,
-    DARK,
-    FOCUS,
-    GAP,
-    GREY_TEXT,
-    TOP,
-    WAITING,
-    amount,
-    decimal,
-    paper,
-    write,
-    write_lines,
-    write_title,
-)
+from .drawing import CANVAS, DARK, FOCUS, GAP, TOP, amount, decimal, write, write_lines, write_title
 from .live import LivePicture
 from .panels import Chart
 from .steps import follow, step_controls
@@ -70,10 +55,10 @@ def prior_explorer(model, priors, images, *, temperature=1.0):
 
         picture = Image.new("RGB", (right + LAW, TOP + CANVAS + 40), "white")
         book.show_map(picture, codes, so_far)
-        image.show(picture, _half_drawn(so_far, book))
+        image.show(picture, book.half_drawn(so_far))
         if None in so_far:
             text = f"en gris : pas encore tiré, décodé comme l'atome {book.background}"
-            write(picture, (0, TOP + CANVAS + 24), text, GREY_TEXT, anchor="lm")
+            write(picture, (0, TOP + CANVAS + 24), text, "#666666", anchor="lm")
         if not steps:
             write_title(picture, right, TOP, "aucun code tiré")
             return picture
@@ -130,16 +115,6 @@ def _draw_codes(prior, label, temperature, seed, book):
             "each by callback(place, values, probabilities)"
         )
     return steps
-
-
-def _half_drawn(codes, book):
-    """The image of codes some of which wait, paler where they do: colours `(H, W, 3)`."""
-    filled = [book.background if code is None else code for code in codes]
-    page = paper(book.decode(filled))
-    waits = np.array([code is None for code in codes]).reshape(book.height, book.width)
-    step = page.shape[0] // book.height
-    waits = waits.repeat(step, 0).repeat(step, 1)[..., None]
-    return np.where(waits, 0.5 * page + np.array(WAITING) - 0.5, page)
 
 
 def _draw_law(picture, chart, law, code, book):
