@@ -1,113 +1,15 @@
-"""Every demo of the course on small models, and what their tests share: no browser, PNG out."""
+"""Every demo of the course on small models."""
 
 import functools
-import io
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-import pytest
 import torch
 from autoregressive_models import build, perturb, seeded, train
-from matplotlib.colors import to_rgb
-from PIL import Image, ImageDraw
 
-from course_utils import CVAE, VAE, CompletionVAE, PixelCNN, RowLSTM, demos, figures
+from course_utils import CVAE, VAE, CompletionVAE, PixelCNN, RowLSTM, demos
 from course_utils.evaluation import load_classifier
 from course_utils.vq import VQVAE, code_prior
-
-DOWN, DRAG, HOVER = (
-    {"type": "mousedown", "buttons": 1},
-    {"type": "mousemove", "buttons": 1},
-    {"type": "mousemove", "buttons": 0},
-)
-FOCUS, TOP = figures.COLORS["focus"], 30  # the colour of what one looks at; height of the titles
-
-# ---- what a demo shows and says ---------------------------------------------------------------
-
-
-def decode(png):
-    return Image.open(io.BytesIO(png)).convert("RGB")
-
-
-@functools.lru_cache(maxsize=1)
-def _pixels_of(png):
-    return np.asarray(decode(png)).astype(int)
-
-
-def page_of(demo):
-    return _pixels_of(bytes(demo.picture.value))
-
-
-def in_color(page, color):
-    """Where a page has exactly this colour."""
-    return (page == np.round(255 * np.array(to_rgb(color)))).all(-1)
-
-
-def panel(demo, left, zoom, shape, top=TOP):
-    """The colour of each pixel of an image `(…, H, W)` enlarged in the picture, off its marks."""
-    page = page_of(demo)[top + zoom * 2 // 3 :: zoom, left + zoom * 2 // 3 :: zoom]
-    return page[: shape[-2], : shape[-1]]
-
-
-def colors(image):
-    """Intensities `(C, H, W)` in [0, 1] as they are shown: `(H, W, 3)` in [0, 255]."""
-    if len(image) == 1:
-        image = 1 - image.expand(3, -1, -1)
-    return 255 * image.permute(1, 2, 0).numpy()
-
-
-def same(page, expected):
-    return np.abs(page - expected).max() < 1
-
-
-def framed(demo, color, left, side, width, count, top=TOP, inset=1):
-    """The cells of a grid, `width` in a row, whose four sides have this colour."""
-    page, found = in_color(page_of(demo), color), []
-    for cell in range(count):
-        x, y = left + side * (cell % width), top + side * (cell // width)
-        near, far, along = inset, side - inset, slice(5, side - 4)
-        square = page[y : y + side + 1, x : x + side + 1]
-        lines = square[near, along], square[far, along], square[along, near], square[along, far]
-        found += [cell] if np.concatenate(lines).all() else []
-    return found
-
-
-def written(action):
-    """The texts that an action writes on pictures."""
-    found, write = [], ImageDraw.ImageDraw.text
-
-    def text(pen, where, what, **how):
-        found.append(what)
-        write(pen, where, what, **how)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ImageDraw.ImageDraw, "text", text)
-        action()
-    return found
-
-
-def texts(demo, **settings):
-    """What is written on the picture once these controls are set."""
-    return written(lambda: demo.set(**settings))
-
-
-def values(demo):
-    return {name: control.value for name, control in demo.controls.items()}
-
-
-def point(demo, x, y, event=DOWN):
-    """The mouse at this point of the picture."""
-    demo._pointer(event | {"dataX": x, "dataY": y})
-
-
-def french(number, decimals):
-    return f"{float(number):.{decimals}f}".replace(".", ",")
-
-
-def amount(number, decimals, unit):
-    return f"{french(number, decimals)} {unit}{'s' if number >= 2 else ''}"
-
 
 # ---- the models -------------------------------------------------------------------------------
 
@@ -246,25 +148,20 @@ class Case(NamedTuple):
 
     Attributes:
         make: function without arguments that makes it.
-        size: of its picture.
-        controls: `{name: (value at the start, another, ends or options)}`.
+        controls: their names.
         buttons: their labels, « Revenir au départ » apart.
-        clicks: `{(x, y): what some controls become}`; nothing changes if that is empty.
+        clicks: `{(x, y) or (panel, cell): what some controls become}`; nothing changes if that is
+            empty.
         models: function without arguments: the models that it shows.
+        edits: changes that may be made by hand.
     """
 
     make: Callable
-    size: tuple
-    controls: dict
+    controls: str
     buttons: tuple = ()
     clicks: dict = {}
     models: Callable = tuple
-
-
-TEMPERATURE, SEED = (1.0, 0.3, (0.0, 2.0)), (0, 7, (0, 9999))
-ORDER = {f"y{k}": (float(k == 3), 0.0 if k == 3 else 0.7, (0, 1)) for k in range(10)}
-ORDER |= {"slant": (10.0, 20.0, (-6.0, 26.0)), "thickness": (2.0, 2.6, (1.2, 2.8))}
-ORDER |= {f"z{k}": (0.0, 1.5, (-3.0, 3.0)) for k in (1, 2, 3)}
+    edits: str = ""
 
 
 def nowhere(*points):
@@ -274,27 +171,15 @@ def nowhere(*points):
 def _painting(kind):
     (channels, _, _), levels, num_classes = PAINTED[kind]
     one, two = (",".join([str(v)] * channels) for v in (0, 1))
-    controls = {
-        "step": (12, 17, (0, 20)),
-        "model": ("CNN", "LSTM", ("CNN", "LSTM")),
-        "temperature": TEMPERATURE,
-        "seed": SEED,
-        "edits": ("", f"3={one} 4={two}", None),
-    }
-    if channels == 3:
-        controls["brush"] = ("#ff0000", "#00ff00", None)
-    elif levels > 2:
-        controls["brush"] = (levels - 1, 1, (0, levels - 1))
-    if num_classes:
-        controls["label"] = (0, 2, (0, num_classes - 1))
+    more = ["brush"] * (channels == 3 or levels > 2) + ["label"] * (num_classes is not None)
     return Case(
         lambda: demos.painting_explorer(painters(kind)),
-        (973, 350),
-        controls,
+        " ".join(["step model temperature seed edits", *more]),
         ("Changer ce pixel", "Effacer les retouches", "Autre image"),
-        {(0, 30): {"step": 1}, (60, 90): {"step": 1}, (61, 90): {"step": 2}, (60, 91): {"step": 6}}
-        | nowhere((-1, 50), (50, 29), (305, 50), (50, 274), (700, 60), (152, 182), (274, 243)),
+        {("image", cell): {"step": cell + 1} for cell in (0, 1, 5, 11)}
+        | nowhere((50, 25), (700, 60), ("image", 12), ("image", 19), ("untouched", 0)),
         lambda: painters(kind).values(),
+        f"3={one} 4={two}",
     )
 
 
@@ -303,8 +188,7 @@ CASES = {
         lambda: demos.latent_explorer(
             vae(), torch.randn(60, 2, generator=seeded()), torch.arange(60) % 10
         ),
-        (1042, 440),
-        {"z1": (0.0, 1.5, (-4.0, 4.0)), "z2": (0.0, 1.5, (-4.0, 4.0))},
+        "z1 z2",
         (),
         {(60, 28): {"z1": -4.0, "z2": 4.0}, (412, 380): {"z1": 4.0, "z2": -4.0}}
         | {(148, 292): {"z1": -2.0, "z2": -2.0}}
@@ -313,49 +197,29 @@ CASES = {
     ),
     "condition": Case(
         lambda: demos.condition_explorer(cvae(), classifier(), mean=MEAN, std=STD),
-        (960, 372),
-        ORDER,
+        "y0 y1 y2 y3 y4 y5 y6 y7 y8 y9 slant thickness z1 z2 z3",
         ("Tirer un autre z",),
         models=lambda: [cvae(), classifier()],
     ),
     "completion": Case(
         lambda: demos.completion_explorer(completer(), ink(), classifier()),
-        (792, 368),
-        {
-            "number": (0, 2, (0, 4)),
-            "hidden_rows": ((0, 14), (3, 9), (0, 14)),
-            "hidden_columns": ((6, 12), (0, 5), (0, 12)),
-            "seed": (0, 7, (0, 99)),
-        },
+        "number hidden_rows hidden_columns seed",
         ("Autres tirages", "Cacher la droite", "Cacher la gauche", "Cacher le bas"),
-        {(0, 30): {"hidden_rows": (0, 1), "hidden_columns": (0, 1)}}
-        | {(22, 51): {"hidden_rows": (0, 1), "hidden_columns": (1, 2)}}
-        | {(263, 337): {"hidden_rows": (13, 14), "hidden_columns": (11, 12)}}
-        | nowhere((99, 29), (99, 338), (264, 129), (-1, 129), (450, 129)),
+        {("image", 0): {"hidden_rows": (0, 1), "hidden_columns": (0, 1)}}
+        | {("image", 15): {"hidden_rows": (1, 2), "hidden_columns": (3, 4)}}
+        | {("image", 167): {"hidden_rows": (13, 14), "hidden_columns": (11, 12)}}
+        | nowhere((99, 25), ("completions", 0)),
         lambda: [completer(), classifier()],
     ),
     "sampling": Case(
         lambda: demos.sampling_explorer(writers()),
-        (1042, 343),
-        {
-            "model": (WRITERS[0], "FVSBN", WRITERS),
-            "step": (12, 20, (0, 30)),
-            "temperature": TEMPERATURE,
-            "seed": SEED,
-        },
+        "model step temperature seed",
         ("Autre image",),
         models=lambda: writers().values(),
     ),
     "masks": Case(
         lambda: demos.mask_explorer(5, 7),
-        (1000, 400),
-        {
-            "output": (3, 5, (1, 5)),
-            "layers": (1, 2, (1, 3)),
-            "masks": ("justes", "sans masque", ("justes", "diapositive 13", "sans masque")),
-            "order": ("naturel", "au hasard", ("naturel", "au hasard")),
-            "seed": (3, 8, (0, 999)),
-        },
+        "output layers masks order seed",
         (),
         {(122, 50): {"output": 1}, (238, 62): {"output": 2}, (508, 70): {"output": 5}}
         | nowhere((122, 200), (122, 350), (538, 350), (700, 90), (640, 326), (999, 399), (-5, 50)),
@@ -363,64 +227,37 @@ CASES = {
     **{f"painting, {kind}": _painting(kind) for kind in PAINTED},
     "field": Case(
         demos.receptive_field_explorer,
-        (980, 393),
-        {
-            "layers": (6, 2, (1, 8)),
-            "kernel": (3, 5, (3, 5, 7)),
-            "network": ("simple", "à portes (deux piles)", ("simple", "à portes (deux piles)")),
-            "masks": ("A puis B", "B partout", ("A puis B", "B partout", "A partout")),
-            "row": (6, 9, (0, 12)),
-            "column": (6, 2, (0, 12)),
-        },
+        "layers kernel network masks row column",
         (),
-        {(0, 0): {"row": 0, "column": 0}, (389, 389): {"row": 12, "column": 12}}
-        | {(29, 30): {"row": 1, "column": 0}, (284, 106): {"row": 3, "column": 9}}
-        | nowhere((-1, 5), (5, -1), (390, 5), (5, 390), (700, 100)),
+        {("grid", 0): {"row": 0, "column": 0}, ("grid", 168): {"row": 12, "column": 12}}
+        | {("grid", 13): {"row": 1, "column": 0}, ("grid", 48): {"row": 3, "column": 9}}
+        | nowhere((700, 100)),
     ),
     "editor": Case(
         lambda: demos.code_editor(vqvae(), blots(), [f"blot {k}" for k in range(40)]),
-        (1058, 378),
-        {
-            "image": (0, 2, tuple((f"blot {k}", k) for k in range(40))),
-            "cell": (6, 4, (1, 12)),
-            "brush": ("atome", "coller l'autre image", None),
-            "other": (1, 5, tuple((f"blot {k}", k) for k in range(40))),
-            "edits": ("", "1=3 7=2", None),
-        },
+        "image cell brush other edits",
         ("Effacer les retouches",),
-        {(0, 30): {"cell": 1}, (76, 106): {"cell": 1}, (77, 106): {"cell": 2}}
-        | {(76, 107): {"cell": 5}, (307, 260): {"cell": 12}}
-        | nowhere((308, 40), (40, 29), (40, 261), (372, 60), (783, 60), (-1, 60), (1054, 40))
-        | nowhere((883, 219)),  # the palette has 7 atoms in 9 places
+        {("codes", cell): {"cell": cell + 1} for cell in (0, 1, 4, 11)}
+        | nowhere((40, 25), ("decoded", 0), ("image", 0), ("change", 3))
+        | nowhere(("palette", 7)),  # it has 7 atoms in 9 places
         lambda: [vqvae()],
+        "1=3 7=2",
     ),
     "browser": Case(
         lambda: demos.codebook_browser(vqvae(), blots()),
-        (1050, 402),
-        {"atom": (None, 5, (0, ATOMS - 1))},
+        "atom",
         ("Plus fréquent", "Plus rare"),
-        nowhere((272, 389), (-1, 389), (5, 394), (5, 333), (300, 60)),
+        nowhere((280, 60), (100, 320), ("palette", 7), ("alone", 3), ("example 2", 0)),
         lambda: [vqvae()],
     ),
     "prior": Case(
         lambda: demos.prior_explorer(vqvae(), priors(), blots()),
-        (1050, 378),
-        {
-            "step": (7, 9, (0, 12)),
-            "prior": ("classes", "sans", ("classes", "sans", "uniforme")),
-            "temperature": TEMPERATURE,
-            "seed": SEED,
-            "label": (0, 2, (0, 2)),
-        },
+        "step model temperature seed label",
         ("Autre tirage",),
         models=lambda: [vqvae(), priors()["classes"], priors()["sans"]],
     ),
     "commitment": Case(
         lambda: demos.commitment_explorer({"β = 0": story(3.0), "β = 2": story(1.0)}),
-        (672, 408),
-        {
-            "moment": (4, 2, (0, 4)),
-            "scale": ("de la fin", "commune", ("de la fin", "au plus près", "commune")),
-        },
+        "moment scale",
     ),
 }

@@ -7,41 +7,26 @@ import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import scene
 import torch
 from autoregressive_models import build, same_state, seeded, state_of
 from demo_cases import (
     ATOMS,
     CASES,
-    DOWN,
-    DRAG,
-    FOCUS,
-    HOVER,
     MAP,
     MEAN,
     STD,
-    TOP,
     WRITERS,
     blots,
     classifier,
-    colors,
     completer,
     cvae,
-    decode,
-    framed,
-    french,
-    in_color,
     ink,
-    page_of,
     painters,
-    panel,
-    point,
     priors,
-    same,
     small_cvae,
     story,
-    texts,
     vae,
-    values,
     vqvae,
     writers,
 )
@@ -50,6 +35,8 @@ from PIL import Image, ImageDraw
 
 from course_utils import CVAE, NADE, VAE, CompletionVAE, PixelCNN, demos, figures
 from course_utils.demos import LivePicture, draw_offline, font, live, to_pil, to_png
+from course_utils.demos.panels import Chart, Panel
+from course_utils.demos.steps import follow
 from course_utils.evaluation import measure_attributes
 from course_utils.vq import VQVAE, code_prior
 
@@ -63,7 +50,7 @@ def test_png_shows_the_image():
     image = Image.fromarray(np.arange(240, dtype=np.uint8).reshape(8, 10, 3))
     png = to_png(image)
     assert png.startswith(b"\x89PNG")
-    assert np.array_equal(np.asarray(decode(png)), np.asarray(image))
+    assert np.array_equal(np.asarray(scene.decode(png)), np.asarray(image))
 
 
 def test_to_pil_enlarges_every_pixel_and_clips():
@@ -89,6 +76,98 @@ def test_the_font_has_the_size_asked_for_and_is_loaded_once():
     assert large.getlength(text) == pytest.approx(3 * small.getlength(text), rel=0.05)
 
 
+class Sketch:
+    """A picture and its panels, to be read as those of a demo are."""
+
+    def __init__(self, width=300, height=200, **panels):
+        self.image, self.panels = Image.new("RGB", (width, height), "white"), panels
+
+    @property
+    def picture(self):
+        return widgets.Image(value=to_png(self.image))
+
+
+def test_a_panel_knows_its_cells_and_which_one_is_at_a_point():
+    panel = Panel(5, 3, 20, left=7, top=40)
+    assert (panel.right, panel.bottom) == (107, 100)
+    assert panel.box(0) == (7, 40, 27, 60) and panel.box(8) == (67, 60, 87, 80)
+    for cell in scene.cells(panel):
+        left, top, right, bottom = panel.box(cell)
+        corners = [(left, top), (right - 1, top), (left, bottom - 1), (right - 0.5, bottom - 0.5)]
+        assert {panel.cell_at(x, y) for x, y in corners} == {cell}
+    outside = [(6, 50), (107, 50), (50, 39), (50, 100), (-9, -9)]
+    assert {panel.cell_at(x, y) for x, y in outside} == {None}
+
+
+def test_a_panel_shows_an_image_and_its_marks():
+    """Enlarged to fill it; the title above, the frame around, cells outlined or folded."""
+    panel = Panel(3, 2, 40, "titre", "#CC0000", left=20, top=50)
+    sketch = Sketch(panel=panel)
+    image = torch.rand(3, 4, 6, generator=seeded())
+    page = image.permute(1, 2, 0).numpy()
+    assert scene.written(lambda: panel.show(sketch.image, page, "#0000CC", 3)) == ["titre"]
+    assert scene.shows(sketch, "panel", image)
+    red = scene.in_color(scene.page_of(sketch), "#CC0000").nonzero()
+    assert red[0].max() < 50 and red[1].min() >= 20
+    blue = scene.in_color(scene.page_of(sketch), "#0000CC")
+    assert blue[47:133, 17:143].sum() == blue.sum() == 86 * 126 - 80 * 120
+    panel.fold(sketch.image, 1)
+    panel.frame(sketch.image, 4)
+    panel.frame(sketch.image, 2, "#00CC00", 1)
+    assert scene.folded(sketch, "panel") == [1] and scene.framed(sketch, "panel") == [4]
+    assert scene.framed(sketch, "panel", "#00CC00", 0) == [2]
+    assert scene.written(lambda: panel.write_in(sketch.image, 0, "7", "#CCCC00")) == ["7"]
+    assert scene.in_color(scene.page_of(sketch)[55, 25], "#CCCC00")
+
+
+def test_a_chart_rises_in_proportion_and_tells_the_bar_drawn():
+    chart = Chart(4, 40, 180, 240, 120)
+    sketch = Sketch(law=chart)
+    said = scene.written(
+        lambda: chart.bars(sketch.image, [0.5, 0, 0.25, 1.0], 2, ("#CC0000", "#00CC00"))
+    )
+    assert said == ["0", "1", "2", "3", "p(2) = 0,250"]
+    assert scene.heights(sketch, "law", "#CC0000") == [0.5, 0, 0, 1]
+    assert scene.heights(sketch, "law", "#00CC00") == [0, 0, 0.25, 0]
+    bars, drawn = (
+        scene.in_color(scene.page_of(sketch), "#CC0000"),
+        scene.in_color(scene.page_of(sketch), "#00CC00"),
+    )
+    assert bars.any(0)[40:100].sum() == pytest.approx(0.72 * 60, abs=1) and not bars[180:].any()
+    assert drawn[181:186].sum(1).tolist() == sorted(drawn[181:186].sum(1)) and drawn[185].any()
+    for number, (x, y) in enumerate([(40, 180), (159, 60), (160, 90), (279, 179)]):
+        assert chart.bar_at(x, y) == number
+    assert {chart.bar_at(x, y) for x, y in [(39, 99), (280, 99), (99, 181), (99, 59)]} == {None}
+    assert scene.written(lambda: chart.axis(sketch.image)) == ["0", "0,5", "1"]
+    lines = [(scene.page_of(sketch)[y, [37, 283]] < 255).all() for y in (60, 120, 180, 90)]
+    assert lines == [True, True, True, False]
+    assert scene.written(lambda: Chart(2, 0, 90, 60, 60).axis(sketch.image)) == [], (
+        "there is no room"
+    )
+
+
+@pytest.mark.parametrize("count, every", [(2, 1), (12, 1), (13, 2), (24, 2), (240, 20)])
+def test_labels_that_would_touch_are_left_out(count, every):
+    chart, sketch = Chart(count, 30, 180, 240, 120), Sketch()
+    law = [1 / count] * count
+    *labels, note = scene.written(
+        lambda: chart.bars(sketch.image, law, 0, ("black", scene.FOCUS), note="!")
+    )
+    assert labels == [str(k) for k in range(0, count, every)] and note == "!"
+
+
+@pytest.mark.parametrize("drawn, others", [(0, 0.9), (2, 0.9), (3, 0.9), (2, 0.1)])
+def test_the_note_stands_above_its_bar_and_those_beside_it(drawn, others):
+    """And within the chart; a text in the colour of the focus is darker."""
+    chart, sketch, law = Chart(4, 30, 180, 120, 120), Sketch(), [others] * 4
+    law[drawn] = 0.2
+    chart.bars(sketch.image, law, drawn, ("#CC0000", scene.FOCUS), labels=[""] * 4)
+    rows, columns = scene.in_color(scene.page_of(sketch), "#7A5B00").nonzero()
+    top = 180 - 120 * max(law)
+    assert top - 20 < rows.min() and rows.max() < top
+    assert 30 <= columns.min() and columns.max() <= 150
+
+
 # ---- LivePicture ------------------------------------------------------------------------------
 
 
@@ -108,7 +187,7 @@ class Plain:
         return Image.new("RGB", (30, 20), (red, 0, blue))
 
     def shown(self):
-        image = decode(self.demo.picture.value)
+        image = scene.decode(self.demo.picture.value)
         assert image.size == (30, 20)
         return image.getpixel((0, 0))
 
@@ -124,29 +203,16 @@ def test_the_picture_follows_its_controls_at_a_fixed_size():
     assert (layout.width, layout.height, layout.flex) == ("30px", "20px", "0 0 auto")
 
 
-def controls(*, count, vertical=False):
-    layout = {"width": "40px", "height": "110px"} if vertical else {"width": "270px"}
-    return [widgets.IntSlider(layout=layout) for _ in range(count)]
-
-
-@pytest.mark.parametrize("size, caption, lines, zoom, scale", [
-    ((300, 200), "x", [controls(count=2)], 1.3, 1.5),  # one half larger, at most
-    ((1000, 200), "x", [controls(count=2)], 1.3, 1.11),  # as wide as the screen
-    ((500, 500), "x", [controls(count=2)], 1.3, (590 - 1.3 * 62) / 500),  # as high as what is left
-    ((900, 420), "x" * 120, [controls(count=4)] * 2, 1.0, (590 - 94) / 420),  # lines that wrap
-    ((500, 520), "x", [controls(count=9, vertical=True)], 1.0, (590 - 144) / 520),  # made smaller
-    ((500, 400), "x", [[widgets.VBox(controls(count=4))]], 1.15, (590 - 1.15 * 158) / 400),
-])  # fmt: skip
-def test_a_demo_fills_the_screen_of_a_projector(size, caption, lines, zoom, scale):
-    assert live.on_a_projector(size, caption, lines) == (zoom, pytest.approx(scale))
-
-
-def test_on_a_projector_and_nowhere_else_a_demo_is_larger(monkeypatch):
-    assert "zoom" not in Plain().demo.children[0].value
+@pytest.mark.parametrize("size, flex", [((30, 20), "0 1 30px"), ((1000, 200), "0 1 220px")])
+def test_on_a_projector_and_nowhere_else_a_demo_is_larger(monkeypatch, size, flex):
+    """One half larger, or as wide as the screen; lower, in proportion, if there is less room."""
+    assert "zoom" not in Plain().demo.children[0].value and Plain().demo.layout.max_height is None
     monkeypatch.setattr(live.figures, "PROJECTION", True)
-    demo = Plain().demo
-    assert (demo.picture.layout.width, demo.picture.layout.height) == ("45px", "30px")
-    assert "{zoom: 1.3}" in demo.children[0].value and "course-demo" in demo._dom_classes
+    demo = LivePicture(lambda: Image.new("RGB", size), {}, caption="")
+    layout = demo.picture.layout
+    assert (layout.width, layout.height, layout.flex) == ("auto", "auto", flex)
+    assert "zoom" in demo.children[0].value and "course-demo" in demo._dom_classes
+    assert demo.layout.max_height == "590px"
 
 
 def alive(*parts):
@@ -203,7 +269,7 @@ def test_set_redraws_once_and_reset_restores_the_start():
     assert plain.drawn == [(10, 20), (30, 40)] and plain.shown() == (30, 0, 40)
     plain.demo.reset_button.click()
     assert plain.drawn[2:] == [(10, 20)] and plain.shown() == (10, 0, 20)
-    assert values(plain.demo) == {"red": 10, "blue": 20}
+    assert scene.values(plain.demo) == {"red": 10, "blue": 20}
 
 
 def test_check_moves_refuses_a_move_that_changes_nothing_and_resets_the_demo():
@@ -228,14 +294,14 @@ OLD_HOVER = {"type": "mousemove"}  # of browsers that do not tell the buttons
 @pytest.mark.parametrize(
     ("events", "counted"),
     [
-        ([DRAG, HOVER, OLD_HOVER], []),
+        ([scene.DRAG, scene.HOVER, OLD_HOVER], []),
         ([{"type": "mousedown"}], [0]),
-        ([DRAG, DRAG, DOWN], [2]),
-        ([DOWN, DRAG, DRAG], [0, 1, 2]),
-        ([DOWN, DRAG, HOVER, DRAG, DRAG], [0, 1]),
-        ([DOWN, OLD_HOVER, DRAG], [0]),
-        ([DOWN, HOVER, DOWN, DRAG], [0, 2, 3]),
-        ([DOWN, DOWN, DRAG], [0, 1, 2]),
+        ([scene.DRAG, scene.DRAG, scene.DOWN], [2]),
+        ([scene.DOWN, scene.DRAG, scene.DRAG], [0, 1, 2]),
+        ([scene.DOWN, scene.DRAG, scene.HOVER, scene.DRAG, scene.DRAG], [0, 1]),
+        ([scene.DOWN, OLD_HOVER, scene.DRAG], [0]),
+        ([scene.DOWN, scene.HOVER, scene.DOWN, scene.DRAG], [0, 2, 3]),
+        ([scene.DOWN, scene.DOWN, scene.DRAG], [0, 1, 2]),
     ],
     ids=[
         "no click",
@@ -251,7 +317,7 @@ OLD_HOVER = {"type": "mousemove"}  # of browsers that do not tell the buttons
 def test_a_drag_counts_from_its_click_to_its_release(events, counted):
     plain = Plain(on_pointer=lambda x, y, pressed: {"red": x, "blue": y})
     for i, event in enumerate(events):
-        point(plain.demo, i, 100 + i, event)
+        scene.point(plain.demo, i, 100 + i, event)
     assert plain.drawn == [(10, 20), *((i, 100 + i) for i in counted)]
 
 
@@ -259,8 +325,8 @@ def test_a_drag_that_moved_nothing_goes_on():
     """Begun on the picture, but off its map: what follows is for the demo to judge."""
     received = []
     plain = Plain(on_pointer=lambda *args: received.append(args))
-    for event in (DOWN, DRAG, HOVER, DRAG):
-        point(plain.demo, 5, 6, event)
+    for event in (scene.DOWN, scene.DRAG, scene.HOVER, scene.DRAG):
+        scene.point(plain.demo, 5, 6, event)
     assert received == [(5, 6, True), (5, 6, False)] and plain.drawn == [(10, 20)]
 
 
@@ -339,7 +405,7 @@ def test_playing_reaches_the_end_of_the_slider_from_anywhere(pace, start):
         if play.value + play.step > play.max:
             break
         play.value += play.step
-    assert slider.value == play.value == 255
+    assert slider.value == 255
 
 
 # ---- what all demos promise -------------------------------------------------------------------
@@ -350,24 +416,31 @@ def case(request):
     return CASES[request.param]
 
 
+def positions(control, edits):
+    """Values that try a control from end to end; its own is not the last one."""
+    if hasattr(control, "options"):
+        found = [option[1] if isinstance(option, tuple) else option for option in control.options]
+    elif isinstance(control, widgets.IntRangeSlider):
+        low, high = control.min, control.max
+        found = [(low, low), (high, high), (low, (low + high) // 2)]
+    elif hasattr(control, "min"):
+        found = [control.min, control.max]
+    else:
+        found = ["#00ff00" if isinstance(control, widgets.ColorPicker) else edits]
+    return sorted(found, key=lambda value: value != control.value)
+
+
 def stir(demo, case):
     """Move everything."""
-    for name, (_, other, _) in case.controls.items():
-        demo.controls[name].value = other
+    for control in demo.controls.values():
+        control.value = positions(control, case.edits)[-1]
     for button in demo.buttons.values():
         button.click()
 
 
 def test_a_demo_has_its_controls_each_laid_out_once_and_its_words(case):
     demo = case.make()
-    assert demo.controls.keys() == case.controls.keys() and tuple(demo.buttons) == case.buttons
-    for name, (start, _, ends) in case.controls.items():
-        control = demo.controls[name]
-        assert start in (control.value, None)
-        if hasattr(control, "min"):
-            assert (control.min, control.max) == pytest.approx(ends)
-        elif isinstance(control, widgets.Dropdown):
-            assert control.options == ends
+    assert set(demo.controls) == set(case.controls.split()) and tuple(demo.buttons) == case.buttons
     if "edits" in demo.controls:
         assert demo.controls["edits"].disabled, "it is read, not typed"
     laid_out = [child for row in demo.children[1:-1] for child in row.children]
@@ -378,73 +451,70 @@ def test_a_demo_has_its_controls_each_laid_out_once_and_its_words(case):
     assert len(laid_out) == len(expected) and set(map(id, laid_out)) == set(map(id, expected))
 
     data, metadata = demo._repr_mimebundle_()  # on GitHub there is no kernel: a still picture
-    assert decode(base64.b64decode(data["image/png"])).size == case.size
+    assert base64.b64decode(data["image/png"]) == demo.picture.value
     assert data["text/plain"] == f"[démo] {demo._caption}" and demo._caption.endswith(".")
     assert demo._caption in demo.children[0].value
     assert "application/vnd.jupyter.widget-view+json" in data and isinstance(metadata, dict)
 
 
-def test_a_demo_fits_on_the_screen_of_a_projector(monkeypatch, case):
-    monkeypatch.setattr(live.figures, "PROJECTION", True)
-    layout = case.make().picture.layout
-    width, height = int(layout.width[:-2]), int(layout.height[:-2])
-    assert width <= live.SCREEN[0] and height <= live.SCREEN[1]
-    assert width / height == pytest.approx(case.size[0] / case.size[1], rel=0.01)
-
-
 def test_every_control_changes_the_picture_and_none_its_size(case):
     """Each alone, from the start; then at its ends, one after the other without coming back."""
     demo = case.make()
-    pictures, moved = [demo.picture.value], [name for name in case.controls if name != "other"]
-    for name in moved:
-        demo.reset_button.click()
-        demo.controls[name].value = case.controls[name][1]
-        pictures.append(demo.picture.value)
-    assert len(set(pictures)) == 1 + len(moved)
-    if "other" in case.controls:  # it is seen with the other brush only
+    pictures = {bytes(demo.picture.value)}
+    for name, control in demo.controls.items():
+        if name != "other":
+            demo.reset_button.click()
+            found = set()
+            for value in positions(control, case.edits):
+                control.value = value
+                found.add(bytes(demo.picture.value))
+            assert found - pictures, name
+            pictures |= found
+    if "other" in demo.controls:  # it is seen with the other brush only
         demo.reset_button.click()
         live.check_moves(demo, {"brush": "coller l'autre image"}, {"other": 5})
-    for name, (start, _, ends) in case.controls.items():
-        for end in ends or ():
-            end = end[1] if isinstance(end, tuple) else end
-            demo.controls[name].value = (end, end) if isinstance(start, tuple) else end
-            pictures.append(demo.picture.value)
-    assert {decode(png).size for png in pictures} == {case.size}
+    for control in demo.controls.values():
+        for value in positions(control, case.edits):
+            control.value = value
+            pictures.add(bytes(demo.picture.value))
+    assert len({scene.decode(png).size for png in pictures}) == 1
 
 
 def test_a_demo_does_the_same_thing_twice_and_touches_nothing_else(case):
     models = case.models()
     states = [(state_of(model), [m.training for m in model.modules()]) for model in models]
     demo, twin = case.make(), case.make()
-    start, first = demo.picture.value, values(demo)
+    start, first = demo.picture.value, scene.values(demo)
     stir(demo, case)
     torch.manual_seed(123)
     stream = torch.get_rng_state()
     stir(twin, case)
-    assert demo.picture.value == twin.picture.value != start and values(demo) == values(twin)
+    assert demo.picture.value == twin.picture.value != start and scene.values(demo) == scene.values(
+        twin
+    )
     assert torch.equal(torch.get_rng_state(), stream)
     assert plt.get_fignums() == []
     for model, (state, training) in zip(models, states, strict=True):
         assert same_state(state_of(model), state)
         assert [module.training for module in model.modules()] == training
     demo.reset_button.click()
-    assert demo.picture.value == start and values(demo) == first
+    assert demo.picture.value == start and scene.values(demo) == first
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.clicks])
 def test_a_click_chooses_what_stands_there_and_nothing_elsewhere(name):
     case = CASES[name]
     demo = case.make()
-    start, first = demo.picture.value, values(demo)
-    for (x, y), expected in case.clicks.items():
+    start, first = demo.picture.value, scene.values(demo)
+    for place, expected in case.clicks.items():
         demo.reset_button.click()
-        point(demo, x, y)
-        moved = values(demo)
+        (scene.click if isinstance(place[0], str) else scene.point)(demo, *place)
+        moved = scene.values(demo)
         if expected and name.startswith("painting"):
             assert moved["edits"].startswith(f"{moved['step']}=")
             expected = expected | {"edits": moved["edits"]}
         assert moved == first | expected
-        assert (demo.picture.value == start) == (not expected), (x, y)
+        assert (demo.picture.value == start) == (not expected), place
 
 
 @pytest.mark.parametrize("name", ["completion", "sampling", "painting, grey", "prior"])
@@ -459,10 +529,10 @@ def test_another_draw_is_another_seed_at_the_same_settings(name):
         if "edits" in demo.controls:
             demo.buttons["Changer ce pixel"].click()
             assert demo.controls["edits"].value
-        before = values(demo) | ({"edits": ""} if "edits" in demo.controls else {})
+        before = scene.values(demo) | ({"edits": ""} if "edits" in demo.controls else {})
         for each in (demo, twin):
             each.buttons[label].click()
-        assert values(demo) == before | {"seed": twin.controls["seed"].value}
+        assert scene.values(demo) == before | {"seed": twin.controls["seed"].value}
         pictures.add(demo.picture.value)
         assert len(pictures) == 1 + number
 
@@ -600,7 +670,7 @@ def test_the_demos_of_codes_need_a_vqvae_and_its_images(name):
 
 def centre_of(color, explorer):
     """Middle, in pixels, of what is drawn in a colour on the map, under its title."""
-    at = np.abs(page_of(explorer)[40:440, :440] / 255 - to_rgb(color)).max(2) < 0.02
+    at = np.abs(scene.page_of(explorer)[40:440, :440] / 255 - to_rgb(color)).max(2) < 0.02
     y, x = np.nonzero(at)
     return (x.min() + x.max()) / 2, (y.min() + y.max()) / 2 + 40
 
@@ -611,10 +681,10 @@ def test_the_map_of_the_codes_the_point_and_the_mouse_have_the_same_axes(z):
     code = torch.tensor([z], requires_grad=True)  # as an encoder gives them
     explorer = demos.latent_explorer(vae(), code, torch.tensor([0]))
     place = centre_of(figures.CLASS_COLORS[0], explorer)
-    point(explorer, *place)
-    assert list(values(explorer).values()) == pytest.approx(z, abs=0.06)
+    scene.point(explorer, *place)
+    assert list(scene.values(explorer).values()) == pytest.approx(z, abs=0.06)
     bare = demos.latent_explorer(vae(), code[:0], torch.zeros(0))
-    bare.set(**values(explorer))
+    bare.set(**scene.values(explorer))
     assert centre_of(figures.COLORS["z"], bare) == pytest.approx(place, abs=1.5)
 
 
@@ -637,7 +707,9 @@ def test_the_digit_is_decoded_at_the_point_and_its_neighbours_around(monkeypatch
     (z,), image = decoded.received[0], decoded.returned[0][0]
     around = [(0.8 + dx, -1.2 + dy) for dy in (0.4, 0, -0.4) for dx in (-0.4, 0, 0.4)]
     assert torch.allclose(z, torch.tensor([(0.8, -1.2), *around]))
-    assert same(panel(explorer, 452, 38, (8, 8), top=68), colors(image))
+    assert scene.shows(explorer, "digit", image)
+    near = figures.image_grid(decoded.returned[0][1:], columns=3, gap=1)
+    assert scene.same(scene.shown(explorer, "near"), 255 * near)
 
 
 # ---- condition_explorer -----------------------------------------------------------------------
@@ -667,25 +739,25 @@ def decoded(monkeypatch):
 )
 def test_the_digit_answers_the_order(orders, decoded, settings, classes, attributes):
     """Weights of sum one, attributes in standard units; what is shown is what is measured."""
-    said = texts(orders, z1=0.5, z3=-2.0, **settings)
+    said = scene.texts(orders, z1=0.5, z3=-2.0, **settings)
     ((z, y),) = decoded.received
     assert z.shape == (9, 3) and z[0].tolist() == [0.5, 0.0, -2.0]
     expected = [classes.get(k, 0) for k in range(10)]
     assert y.shape == (1, 12) and y[0].tolist() == pytest.approx([*expected, *attributes], abs=1e-5)
     image = decoded.returned[0][:1]
-    shown = panel(orders, 0, 22, (14, 14))[1:-1, 1:-1]
-    assert same(shown, colors(image[0])[1:-1, 1:-1])
+    assert scene.shows(orders, "digit", image[0])
     slant, thickness = measure_attributes((image > 0.5).float())[0].tolist()
-    measured = f"mesuré : {slant:+.0f}°, {french(thickness, 1)} px".replace("-", "−")
+    measured = f"mesuré : {slant:+.0f}°, {scene.french(thickness, 1)} px".replace("-", "−")
     assert {measured, "demandé", "lu"} <= set(said)
-    for column, color, shares in (
+    chart, page = orders.panels["classes"], scene.page_of(orders)
+    for x, color, shares in (
         (4, "y", y[0, :10]),
         (13, "truth", classifier()(image).softmax(1)[0]),
     ):
         for k, share in enumerate(shares.tolist()):
-            bar = page_of(orders)[: TOP + 308 - 26, 708 + 24 * k + column]
-            rise = in_color(bar, figures.COLORS[color]).sum()
-            assert rise == pytest.approx(268 * share, abs=2)
+            bar = page[: chart.floor, round(chart.left + chart.slot * k) + x]
+            rise = scene.in_color(bar, figures.COLORS[color]).sum()
+            assert rise == pytest.approx(chart.height * share, abs=2)
 
 
 def test_one_order_for_nine_styles_of_which_eight_stay(orders, decoded):
@@ -699,9 +771,9 @@ def test_another_z_keeps_the_order(orders, decoded):
     orders.set(y8=0.5, slant=15.0)
     asked, styles = decoded.received[0][1], set()
     for _ in range(30):
-        before = values(orders)
+        before = scene.values(orders)
         orders.buttons["Tirer un autre z"].click()
-        after = values(orders)
+        after = scene.values(orders)
         assert {name for name in after if after[name] != before[name]} == {"z1", "z2", "z3"}
         z, y = decoded.received[-1]
         style = [after[name] for name in ("z1", "z2", "z3")]
@@ -740,7 +812,8 @@ def completed(monkeypatch):
 
 def pointer(demo, row, column, event):
     """The mouse in the middle of a pixel of the image, perhaps outside of it."""
-    point(demo, (column + 0.5) * 22, TOP + (row + 0.5) * 22, event)
+    x, y = demo.panels["image"].corner(row + 0.5, column + 0.5)
+    scene.point(demo, x, y, event)
 
 
 def rectangle(demo):
@@ -760,7 +833,7 @@ def rectangle(demo):
     ids=["right", "a few pixels", "one pixel", "no row", "no column", "everything"],
 )
 def test_the_model_sees_what_is_not_hidden_and_leaves_it(painter, completed, rows, columns):
-    said = texts(painter, number=3, hidden_rows=rows, hidden_columns=columns)
+    said = scene.texts(painter, number=3, hidden_rows=rows, hidden_columns=columns)
     hidden = torch.zeros(14, 12, dtype=torch.bool)
     hidden[slice(*rows), slice(*columns)] = True
     ((_, y),), (completions,) = completed.received, completed.returned
@@ -773,6 +846,8 @@ def test_the_model_sees_what_is_not_hidden_and_leaves_it(painter, completed, row
     if hidden.any():
         spread = completions[:, :, hidden].std(0)
         assert spread.mean() > 0.01, "eighteen completions, not eighteen copies"
+    grid = figures.image_grid(completions, columns=6)
+    assert scene.same(scene.shown(painter, "completions"), 255 * grid)
     read = classifier().read(completions)[0].tolist()
     (line,) = [text for text in said if text.startswith("le classifieur lit : ")]
     counts = [pair.split(" ×") for pair in line.removeprefix("le classifieur lit : ").split(", ")]
@@ -811,23 +886,22 @@ def test_the_codes_follow_the_prior_of_the_model(painter, completed):
 )
 def test_a_drag_hides_the_rectangle_between_its_ends(painter, start, ends, expected):
     """Within the image; the next drag begins another rectangle."""
-    pointer(painter, *start, DOWN)
+    pointer(painter, *start, scene.DOWN)
     for end in ends:
-        pointer(painter, *end, DRAG)
+        pointer(painter, *end, scene.DRAG)
     assert rectangle(painter) == expected
-    pointer(painter, 8, 9, DOWN)
+    pointer(painter, 8, 9, scene.DOWN)
     assert rectangle(painter) == ((8, 9), (9, 10))
 
 
 def test_what_is_hidden_stands_under_the_mouse():
     """On a white image, only the hidden rectangle is tinted."""
     painter = demos.completion_explorer(completer(), 0 * ink()[:1], classifier())
-    pointer(painter, 9, 7, DOWN)
-    pointer(painter, 4, 3, DRAG)
-    shown = panel(painter, 0, 22, (14, 12))
-    hidden = np.zeros((14, 12), dtype=bool)
+    pointer(painter, 9, 7, scene.DOWN)
+    pointer(painter, 4, 3, scene.DRAG)
+    page, hidden = scene.shown(painter, "image"), np.zeros((14, 12), dtype=bool)
     hidden[4:10, 3:8] = True
-    assert ((shown[..., 1] - shown[..., 0] > 5) == hidden).all()
+    assert ((page[..., 1] - page[..., 0] > 5) == hidden).all()
 
 
 def test_buttons_of_the_completions(painter):
@@ -837,7 +911,7 @@ def test_buttons_of_the_completions(painter):
         "Cacher la gauche": ((0, 14), (0, 6)),
         "Cacher le bas": ((7, 14), (0, 12)),
     }.items():
-        pointer(painter, 3, 2, DOWN)
+        pointer(painter, 3, 2, scene.DOWN)
         painter.buttons[label].click()
         assert rectangle(painter) == expected
         pictures.add(painter.picture.value)
@@ -866,15 +940,23 @@ def test_completions_of_grey_levels():
 # ---- sampling_explorer ------------------------------------------------------------------------
 
 
-def sampled(model, seed, temperature):
-    """The model's own image, the probabilities that it met, the order of its pixels: `(30,)`."""
-    order, how = [], {"generator": seeded(seed), "temperature": temperature}
-    x = model.sample(1, **how, callback=lambda pixel, *_: order.append(pixel))
-    order = torch.tensor(order)
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("temperature", [0.0, 0.4, 1.0, 2.0])
+def test_the_steps_of_an_image_are_the_models_own(kind, temperature):
+    """Its values in the order of the visit, the law of each, what they cost."""
+    model = writers()[kind]
+    steps = follow(model, None, temperature, 4)
+    x = model.sample(1, generator=seeded(4), temperature=temperature)
+    order = [place for place, _, _ in steps]
+    assert sorted(order) == list(range(30)) and 0 < x.sum() < 30
+    assert [value for _, value, _ in steps] == x.flatten()[order].tolist()
+    ordering = {"ordering": torch.tensor(order)} if hasattr(model, "orderings") else {}
     with torch.no_grad():
-        logits = model.logits(x, **({"ordering": order} if hasattr(model, "orderings") else {}))
+        logits = model.logits(x, **ordering).flatten()[order]
     p = torch.sigmoid(logits / temperature) if temperature else (logits > 0).float()
-    return x.flatten(), p.flatten(), order
+    assert np.allclose([law for _, _, law in steps], torch.stack([1 - p, p], 1), atol=1e-5)
+    for step in steps:
+        assert step.nats == pytest.approx(-np.log(step.law[step.value]))
 
 
 @pytest.mark.parametrize(
@@ -883,43 +965,41 @@ def sampled(model, seed, temperature):
         *((kind, 30, 1.0, number) for number, kind in enumerate(WRITERS[:4])),
         (WRITERS[4], 30, 0.4, 9999),
         *(("MADE, 2 layers", step, 1.0, 2) for step in (0, 1, 2, 29)),
-        *(("NADE, lean", 12, temperature, 4) for temperature in (0.0, 0.4, 1.0, 2.0)),
     ],
 )
 def test_the_sampler_shows_and_bills_the_models_own_draw(kind, step, temperature, seed):
     sampler, model = CASES["sampling"].make(), writers()[kind]
-    said = texts(sampler, model=kind, step=step, temperature=temperature, seed=seed)
-    x, p, order = sampled(model, seed, temperature)
-    assert 0 < x.sum() < 30
-    order = order[:step]
-    waiting = torch.ones(30, dtype=torch.bool)
-    waiting[order] = False
-    for left, share, color in ((0, x, "black"), (390, p, figures.COLORS["x"])):
-        expected = 255 * (1 - share[:, None] * (1 - torch.tensor(to_rgb(color))))
-        expected[waiting] = 0.93 * 255
-        assert same(panel(sampler, left, 61, (5, 6)), expected.view(5, 6, 3).numpy())
-        assert framed(sampler, FOCUS, left, 61, 6, 30) == order[-1:].tolist()
+    said = scene.texts(sampler, model=kind, step=step, temperature=temperature, seed=seed)
+    steps = follow(model, None, temperature, seed)[:step]
+    order = [place for place, _, _ in steps]
+    for name, shares, color in (
+        ("image", [value for _, value, _ in steps], "black"),
+        ("chances", [law[1] for _, _, law in steps], figures.COLORS["x"]),
+    ):
+        expected = np.full((30, 3), 0.93 * 255)
+        expected[order] = 255 * (1 - np.reshape(shares, (step, 1)) * (1 - np.array(to_rgb(color))))
+        assert scene.same(scene.shown(sampler, name), expected.reshape(5, 6, 3))
+        assert scene.framed(sampler, name) == order[-1:]
     if not step:
         assert "aucun pixel tiré" in said and not any("nat" in text for text in said)
-        assert in_color(page_of(sampler)[TOP + 40 :, 780:], "white").all(), "no bar either"
+        law = sampler.panels["law"]
+        page = scene.page_of(sampler)[30:, law.left :]
+        assert scene.in_color(page, "white").all(), "no bar either"
         return
-    value, last = x[order[-1]].item(), p[order[-1]].item()
-    paid = -torch.where(x == 1, p, 1 - p).log()[order]
+    _, value, law = steps[-1]
     assert {
         f"pixel {step} sur 30",
         f"tiré : {value}",
-        french(last, 2),
-        french(1 - last, 2),
-        f"coût : {french(abs(paid[-1]), 2)} nat",
-        f"total : {french(abs(paid.sum()), 1)} nats",
+        *(f"p({k}) = {scene.french(share, 2)}" for k, share in enumerate(law)),
+        f"coût : {scene.french(steps[-1].nats, 2)} nat",
+        f"total : {scene.french(sum(each.nats for each in steps), 1)} nats",
     } <= set(said)
     if step == 30 and temperature == 1:
-        assert f"total : {french(-model.log_prob(x.view(1, 1, 5, 6)).item(), 1)} nats" in said
-    for level, share in enumerate((1 - last, last)):  # 130 pixels for a probability of 1
-        bar = page_of(sampler)[TOP + 20 : TOP + 190, 780 + 45 + 80 * level]
-        color, other = ("x", "prior") if level == value else ("prior", "x")
-        assert in_color(bar, figures.COLORS[color]).sum() == pytest.approx(130 * share, abs=1.5)
-        assert not in_color(bar, figures.COLORS[other]).any()
+        nats = -model.log_prob(model.sample(1, generator=seeded(seed))).item()
+        assert f"total : {scene.french(nats, 1)} nats" in said
+    for level, share in enumerate(law):
+        tint = figures.COLORS["x" if level == value else "prior"]
+        assert scene.heights(sampler, "law", tint)[level] == pytest.approx(share, abs=0.01)
 
 
 def test_the_temperature_may_start_elsewhere():
@@ -944,21 +1024,21 @@ def network():
     return demos.mask_explorer(5, 7)
 
 
-def cells(demo, color, dims):
+def table(demo, color):
     """Which cells of the table of paths have this colour, `(outputs, pixels)`."""
-    side = min(34, 220 // dims)
-    page = page_of(demo)[73 : 73 + side * dims : side, 683 : 683 + side * dims : side]
-    return in_color(page, color)
+    panel = demo.panels["paths"]
+    corners = [panel.box(cell)[:2] for cell in scene.cells(panel)]
+    page = np.array([scene.page_of(demo)[y + 3, x + 3] for x, y in corners])
+    return scene.in_color(page, color).reshape(panel.rows, panel.columns)
 
 
 def redrawn(demo, **settings):
-    """What is written on the new picture: degrees `(layers, units)`, ranks, numbers of paths."""
-    demo.set(seed=999)  # another network: the table of this one is written again
-    said = texts(demo, **{"seed": 3} | settings)
+    """What is written on the picture: degrees `(layers, units)`, ranks, numbers of paths."""
+    said = scene.texts(demo, **settings)
     rank = torch.tensor([int(text[5:]) for text in said if text.startswith("rang ")])
-    counts = torch.tensor([int(text) for text in said if text.isdigit()])  # the table comes first
-    paths, degrees = counts[: len(rank) ** 2], counts[len(rank) ** 2 :]
+    counts = torch.tensor([int(text) for text in said if text.isdigit()])  # the table comes last
     layers = demo.controls["layers"].value
+    degrees, paths = counts[: -(len(rank) ** 2)], counts[-(len(rank) ** 2) :]
     return degrees.view(layers, -1), rank, paths.view(len(rank), -1), said
 
 
@@ -981,15 +1061,14 @@ def test_the_table_counts_the_paths_and_tells_the_forbidden_ones(dims, hidden):
         drawn = redrawn(network, layers=layers, masks=masks, order=order, seed=layers)
         degrees, rank, paths, _ = drawn
         orders[order].add(tuple(rank.tolist()))
-        assert decode(network.picture.value).size == (1000, 400)
         assert degrees.shape == (layers, hidden) and degrees.min() >= 1 and degrees.max() < dims
         assert sorted(rank.tolist()) == list(range(1, dims + 1))
         assert torch.equal(paths, expected_paths(degrees, rank, masks))
         forbidden = ((paths > 0) & (rank[None, :] >= rank[:, None])).numpy()
         seen = (paths > 0).numpy()
-        assert (cells(network, FORBIDDEN, dims) == forbidden).all()
-        assert (cells(network, ALLOWED, dims) == seen & ~forbidden).all()
-        assert (cells(network, "white", dims) == ~seen).all()
+        assert (table(network, FORBIDDEN) == forbidden).all()
+        assert (table(network, ALLOWED) == seen & ~forbidden).all()
+        assert (table(network, "white") == ~seen).all()
         if masks == "justes":  # no pixel reaches itself, by any number of detours
             assert not np.linalg.matrix_power(seen.astype(int), dims).any()
         if masks == "sans masque":
@@ -1015,16 +1094,18 @@ def test_the_chosen_output_lights_what_it_sees_and_the_paths_from_there(
     settings = {"masks": masks, "output": output, "layers": 2, "order": "au hasard", "seed": 5}
     _, rank, paths, said = redrawn(network, **settings)
     seen = [k for k in range(5) if paths[output - 1, k]]
-    page = page_of(network)
+    page = scene.page_of(network)
     for k in range(5):
         x = 70 + 104 * k + 52
-        assert in_color(page[350, x - 13], FOCUS if k in seen else figures.COLORS["x"]), k
-        assert in_color(page[50, x - 13], FOCUS if k == output - 1 else "white"), k
+        assert scene.in_color(
+            page[350, x - 13], scene.FOCUS if k in seen else figures.COLORS["x"]
+        ), k
+        assert scene.in_color(page[50, x - 13], scene.FOCUS if k == output - 1 else "white"), k
     lines.clear()
     network.set()
-    lit = {where for where, color in lines if color == FOCUS}
-    assert {round(where[0]) for where in lit if where[1] == 350} == {122 + 104 * k for k in seen}
-    assert {round(where[2]) for where in lit if where[3] == 50} == (
+    lit = {where for where, color in lines if color == scene.FOCUS}
+    assert {round(x) for (x, y), _ in lit if y == 350} == {122 + 104 * k for k in seen}
+    assert {round(x) for _, (x, y) in lit if y == 50} == (
         {122 + 104 * (output - 1)} if seen else set()
     )
     names = ", ".join(f"x{k + 1}" for k in seen) or "rien"
@@ -1039,6 +1120,6 @@ def test_the_chosen_output_lights_what_it_sees_and_the_paths_from_there(
 def test_the_outputs_answer_a_click_whatever_the_layers(network, layers):
     for k, shift in itertools.product((4, 0, 1, 2, 3), ((0, 0), (12, 12), (-30, 20))):
         network.set(layers=layers, output=2 if k else 1)
-        point(network, 122 + 104 * k + shift[0], 50 + shift[1])
-        assert values(network) == values(network) | {"output": k + 1, "layers": layers}
-        assert in_color(page_of(network)[50, 122 + 104 * k - 13], FOCUS)
+        scene.point(network, 122 + 104 * k + shift[0], 50 + shift[1])
+        assert scene.values(network) == scene.values(network) | {"output": k + 1, "layers": layers}
+        assert scene.in_color(scene.page_of(network)[50, 122 + 104 * k - 13], scene.FOCUS)

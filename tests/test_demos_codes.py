@@ -6,49 +6,22 @@ import math
 
 import numpy as np
 import pytest
+import scene
 import torch
 from autoregressive_models import perturb, same_state, seeded, state_of
-from demo_cases import (
-    ATOMS,
-    CASES,
-    DOWN,
-    DRAG,
-    FOCUS,
-    HOVER,
-    MAP,
-    TOP,
-    Uniform,
-    amount,
-    blots,
-    colors,
-    decode,
-    framed,
-    french,
-    in_color,
-    page_of,
-    panel,
-    point,
-    priors,
-    same,
-    texts,
-    values,
-    vqvae,
-    written,
-)
+from demo_cases import ATOMS, CASES, MAP, Uniform, blots, priors, vqvae
 from matplotlib.colors import to_rgb
 
 from course_utils import MADE, PixelCNN, figures
 from course_utils.demos import code_editor, codebook_browser, prior_explorer
 from course_utils.demos.codebook import Codebook
+from course_utils.demos.steps import follow
 from course_utils.vq import VQVAE, perplexity
 
 pytestmark = pytest.mark.usefixtures("no_screen")
 
 DARK, WAITING = "#222222", 0.93 * 255
 HIGH, WIDE, COUNT = *MAP, 12
-SIDE, ZOOM = 77, 19  # of a cell, and of a pixel of the decoded image: 308 // 4 and 308 // 16
-MIDDLE, COLUMN, RIGHT = 332, 664, 784  # the decoded image, the small ones, the palette
-SMALL, TILE, PASTED = 5, 90, 68  # of a pixel there, of a tile, of a cell to paste
 
 
 @pytest.fixture(scope="module")
@@ -69,44 +42,22 @@ def decoded(codes, model=None):
         return (model or vqvae()).decode_codes(codes)[0]
 
 
-def shows(demo, image, left=MIDDLE, zoom=ZOOM, top=TOP):
-    """Whether an image `(C, H, W)`, or its colours, stands there."""
-    page = colors(image) if isinstance(image, torch.Tensor) else image
-    return same(panel(demo, left, zoom, (12, 16), top), page)
-
-
-def corner_of(cell, side, left=0, width=WIDE):
-    return left + side * (cell % width), TOP + side * (cell // width)
-
-
-def codes_shown(demo, book, left=0, side=SIDE):
+def codes_shown(demo, book, name="codes"):
     """The codes of a map, recognised by the lower right of their tiles: there is no mark there."""
-    page, part = page_of(demo), slice(side // 2, side - 5)
-    tiles = [book.tile(atom, side, 14) for atom in range(book.num_codes)]
-    tiles = [np.asarray(tile).astype(int)[part, part] for tile in tiles]
-    shown = []
-    for cell in range(COUNT):
-        x, y = corner_of(cell, side, left)
-        crop = page[y : y + side, x : x + side][part, part]
-        (code,) = [k for k, tile in enumerate(tiles) if np.array_equal(crop, tile)] or [None]
-        shown.append(code)
-    return shown
+    page, panel = scene.page_of(demo), demo.panels[name]
+    part = slice(panel.side // 2, panel.side - 5)
+    tiles = [np.asarray(book.tile(atom, panel.side, 14)) for atom in range(book.num_codes)]
+    codes = []
+    for cell in scene.cells(panel):
+        left, top, right, bottom = panel.box(cell)
+        crop = page[top:bottom, left:right][part, part]
+        (code,) = [k for k, tile in enumerate(tiles) if (tile[part, part] == crop).all()] or [None]
+        codes.append(code)
+    return codes
 
 
-def marked(demo, left=0, side=SIDE):
-    """The cells that have a corner turned down."""
-    corners = in_color(page_of(demo)[TOP + 7 :: side, left + 7 :: side], FOCUS)
-    return np.flatnonzero(corners[:HIGH, :WIDE]).tolist()
-
-
-def click_cell(demo, cell, event=DOWN, left=0, side=SIDE):
-    x, y = corner_of(cell, side, left)
-    point(demo, x + side // 2, y + side // 2, event)
-
-
-def click_atom(demo, book, atom, left=RIGHT, event=DOWN):
-    x, y = corner_of(book.order.index(atom), TILE, left, width=3)
-    point(demo, x + TILE // 2, y + TILE // 2, event)
+def click_atom(demo, book, atom, event=scene.DOWN):
+    scene.click(demo, "palette", book.order.index(atom), event)
 
 
 # ---- the tiles --------------------------------------------------------------------------------
@@ -128,10 +79,10 @@ def test_a_tile_is_the_mean_of_what_is_decoded_where_the_atom_serves(channels):
         assert book.uses[atom] == len(patches) > 0
         assert torch.allclose(book.patches[atom], torch.stack(patches).mean(0), atol=1e-5)
     assert book.background == book.uses.argmax() and len(book.uses.unique()) > 1
-    assert written(lambda: book.tile(5, 60, 14)) == ["5"], "its number, where there is room"
+    assert scene.written(lambda: book.tile(5, 60, 14)) == ["5"], "its number, where there is room"
     if channels == 3:  # its own colours; in grey, ink of the colour of codes
         middle = np.asarray(book.tile(2, 6)).astype(float)[1:5, 1:5]
-        assert np.abs(middle - colors(book.patches[2])[1:5, 1:5]).max() < 1
+        assert np.abs(middle - scene.colors(book.patches[2])[1:5, 1:5]).max() < 1
     else:
         share = (255 - np.asarray(book.tile(2, 60))[20:40, 20:40].astype(float)) / (
             255 - np.array([0x8E, 0x3A, 0x6B])
@@ -185,32 +136,30 @@ def test_images_without_titles_are_numbered():
 
 @pytest.mark.parametrize("image", [0, 1, 7])
 def test_the_editor_shows_an_image_its_codes_and_its_reconstruction(editor, book, maps, image):
-    said, codes = texts(editor, image=image), maps[image].tolist()
-    assert codes_shown(editor, book) == codes and marked(editor) == []
-    assert shows(editor, decoded(codes))
-    assert shows(editor, blots()[image].float(), COLUMN, SMALL)
-    assert shows(editor, decoded(codes), COLUMN, SMALL, TOP + 112)
-    assert shows(editor, np.array(255), COLUMN, SMALL, TOP + 224), "nothing has changed yet"
+    said, codes = scene.texts(editor, image=image), maps[image].tolist()
+    assert codes_shown(editor, book) == codes and scene.folded(editor, "codes") == []
+    assert scene.shows(editor, "decoded", decoded(codes))
+    assert scene.shows(editor, "image", blots()[image].float())
+    assert scene.shows(editor, "before", decoded(codes))
+    assert scene.same(scene.shown(editor, "change", (12, 16)), 255), "nothing has changed yet"
     assert {"aucun code changé sur 12", f"case 6 : atome {codes[5]}"} <= set(said)
-    own = texts(editor, edits=f"3={codes[2]}")
-    assert "aucun code changé sur 12" in own and marked(editor) == []
+    own = scene.texts(editor, edits=f"3={codes[2]}")
+    assert "aucun code changé sur 12" in own and scene.folded(editor, "codes") == []
 
 
 def test_a_click_on_a_cell_chooses_it(editor, book, maps):
     for cell in range(COUNT):
-        click_cell(editor, cell)
+        scene.click(editor, "codes", cell)
         assert editor.controls["cell"].value == cell + 1 and editor.controls["edits"].value == ""
-        assert framed(editor, FOCUS, 0, SIDE, WIDE, COUNT) == [cell]
-        assert framed(editor, FOCUS, MIDDLE, 4 * ZOOM, WIDE, COUNT) == [cell]
-        place = book.order.index(maps[0, cell].item())
-        assert framed(editor, FOCUS, RIGHT, TILE, 3, ATOMS) == [place]
+        assert scene.framed(editor, "codes") == scene.framed(editor, "decoded") == [cell]
+        assert scene.framed(editor, "palette") == [book.order.index(maps[0, cell].item())]
 
 
 @pytest.mark.parametrize("cell", [0, 11])
 def test_a_click_on_an_atom_gives_it_to_the_chosen_cell(editor, book, maps, cell):
     """Its own one undoes the edit, of this cell and no other."""
     start, other = maps[0].tolist(), (maps[0, 5].item() + 1) % ATOMS
-    click_cell(editor, cell)
+    scene.click(editor, "codes", cell)
     for atom in (*range(ATOMS), start[cell]):
         editor.set(edits=f"6={other}")
         click_atom(editor, book, atom)
@@ -219,46 +168,48 @@ def test_a_click_on_an_atom_gives_it_to_the_chosen_cell(editor, book, maps, cell
         edits = {cell: atom, 5: other} if not own else {5: other}
         told = " ".join(f"{k + 1}={edits[k]}" for k in sorted(edits))
         assert editor.controls["edits"].value == told
-        assert codes_shown(editor, book) == codes and marked(editor) == sorted(edits)
-        assert shows(editor, decoded(codes))
-        assert shows(editor, decoded(start), COLUMN, SMALL, TOP + 112)
-        assert framed(editor, FOCUS, RIGHT, TILE, 3, ATOMS) == [book.order.index(atom)]
-        first = framed(editor, DARK, RIGHT, TILE, 3, ATOMS)
+        assert codes_shown(editor, book) == codes
+        assert scene.folded(editor, "codes") == sorted(edits)
+        assert scene.shows(editor, "decoded", decoded(codes))
+        assert scene.shows(editor, "before", decoded(start))
+        assert scene.framed(editor, "palette") == [book.order.index(atom)]
+        first = scene.framed(editor, "palette", DARK)
         assert first == ([] if own else [book.order.index(start[cell])])
 
 
 def test_a_drag_copies_the_code_of_the_chosen_cell_as_it_is_now(editor, book, maps):
     codes = maps[0].tolist()
     atom = next(k for k in range(ATOMS) if k not in codes[:2] + codes[5:7])
-    click_cell(editor, 0)
+    scene.click(editor, "codes", 0)
     click_atom(editor, book, atom)
     for other in range(ATOMS):  # a drag over the palette changes nothing
-        click_atom(editor, book, other, event=DRAG)
-    click_cell(editor, 0)
+        click_atom(editor, book, other, event=scene.DRAG)
+    scene.click(editor, "codes", 0)
     for cell in (0, 1, 5, 6):
-        click_cell(editor, cell, DRAG)
+        scene.click(editor, "codes", cell, scene.DRAG)
         codes[cell] = atom
-    click_cell(editor, 9, HOVER)  # the button was released
+    scene.click(editor, "codes", 9, scene.HOVER)  # the button was released
     assert editor.controls["edits"].value == f"1={atom} 2={atom} 6={atom} 7={atom}"
     assert editor.controls["cell"].value == 1 and codes_shown(editor, book) == codes
-    assert shows(editor, decoded(codes))
+    assert scene.shows(editor, "decoded", decoded(codes))
 
 
-@pytest.mark.parametrize("there", [False, True], ids=["on its map", "on the other map"])
-def test_the_other_brush_pastes_the_codes_of_the_other_image(editor, book, maps, there):
-    said = texts(editor, brush="coller l'autre image", other=4)
+@pytest.mark.parametrize("where", ["codes", "other"])
+def test_the_other_brush_pastes_the_codes_of_the_other_image(editor, book, maps, where):
+    """On its map, or on the other map."""
+    said = scene.texts(editor, brush="coller l'autre image", other=4)
     assert "à coller : blot 4" in said
-    assert codes_shown(editor, book, RIGHT, PASTED) == maps[4].tolist()
-    codes, how = maps[0].tolist(), {"left": RIGHT, "side": PASTED} if there else {}
+    assert codes_shown(editor, book, "other") == maps[4].tolist()
+    codes = maps[0].tolist()
     for number, cell in enumerate((1, 2, 6, *range(COUNT))):
-        click_cell(editor, cell, DRAG if number else DOWN, **how)
+        scene.click(editor, where, cell, scene.DRAG if number else scene.DOWN)
         codes[cell] = maps[4, cell].item()
         assert editor.controls["cell"].value == cell + 1
-        assert codes_shown(editor, book) == codes and shows(editor, decoded(codes))
+        assert codes_shown(editor, book) == codes and scene.shows(editor, "decoded", decoded(codes))
         changed = [k for k in range(COUNT) if codes[k] != maps[0, k]]
-        assert marked(editor) == marked(editor, RIGHT, PASTED) == changed
+        assert scene.folded(editor, "codes") == scene.folded(editor, "other") == changed
     assert changed and codes == maps[4].tolist()
-    click_cell(editor, 0, left=COLUMN)
+    scene.click(editor, "image", 0)
     assert codes_shown(editor, book) == codes, "elsewhere, nothing is pasted"
 
 
@@ -269,18 +220,18 @@ def test_only_what_was_pasted_is_marked_on_the_other_map(editor, maps):
     code = next(k for k in range(ATOMS) if k not in (mine[by_hand], theirs[by_hand]))
     edits = f"{pasted + 1}={theirs[pasted]} {by_hand + 1}={code}"
     editor.set(brush="coller l'autre image", other=4, edits=edits)
-    assert marked(editor) == sorted([pasted, by_hand])
-    assert marked(editor, RIGHT, PASTED) == [pasted]
+    assert scene.folded(editor, "codes") == sorted([pasted, by_hand])
+    assert scene.folded(editor, "other") == [pasted]
 
 
 def test_edits_stay_when_the_image_changes_and_a_button_erases_them(editor, maps):
     editor.set(edits="3=1 12=6", image=5)
     codes = maps[5].tolist()
     codes[2], codes[11] = 1, 6
-    assert shows(editor, decoded(codes))
-    before = values(editor)
+    assert scene.shows(editor, "decoded", decoded(codes))
+    before = scene.values(editor)
     editor.buttons["Effacer les retouches"].click()
-    assert values(editor) == before | {"edits": ""}
+    assert scene.values(editor) == before | {"edits": ""}
 
 
 @pytest.mark.parametrize("changed", [(5,), (0, 5, 6)], ids=str)
@@ -288,7 +239,7 @@ def test_what_changed_is_counted_and_drawn(editor, maps, changed):
     start = maps[0].tolist()
     codes = [(code + 1) % ATOMS if k in changed else code for k, code in enumerate(start)]
     edits = " ".join(f"{k + 1}={codes[k]}" for k in changed)
-    said = texts(editor, edits=edits, cell=changed[0] + 1)
+    said = scene.texts(editor, edits=edits, cell=changed[0] + 1)
     change = (decoded(codes) - decoded(start)).abs()[0]
     visible = change > 0.1
     outside = visible.clone()
@@ -302,23 +253,18 @@ def test_what_changed_is_counted_and_drawn(editor, maps, changed):
     k = changed[0]
     told = f"case {k + 1} : atome {codes[k]} (avant : {start[k]})"
     assert {f"{text}, dont {beyond} hors de {where}", told} <= set(said)
-    tint = 255 - change[..., None].numpy() * (255 - 255 * np.array(to_rgb(FOCUS)))
-    assert shows(editor, tint, COLUMN, SMALL, TOP + 224)
-    grey = framed(editor, "#777777", COLUMN, 4 * SMALL, WIDE, COUNT, TOP + 224, 0)
-    assert grey == list(changed)
+    tint = 255 - change[..., None].numpy() * (255 - 255 * np.array(to_rgb(scene.FOCUS)))
+    assert scene.same(scene.shown(editor, "change", (12, 16)), tint)
+    assert scene.framed(editor, "change", "#777777", 0) == list(changed)
 
 
 def test_an_edit_that_no_pixel_shows(editor, monkeypatch):
     monkeypatch.setattr("course_utils.demos.codes.VISIBLE", 0.9999)
     text = "1 code changé sur 12 : 0 pixel change de plus de 1,0, dont 0 hors de cette case"
-    assert text in texts(editor, edits="3=6")
+    assert text in scene.texts(editor, edits="3=6")
 
 
 # ---- codebook_browser -------------------------------------------------------------------------
-
-PANELS = [320, 586, 852]  # where they stand: 196 pixels wide, up to 1048
-SHOWN = [320 + k * 616 // 5 for k in range(6)]
-SECOND, FLOOR = 262, 394  # the images; the floor of the chart
 
 
 @pytest.fixture
@@ -335,56 +281,59 @@ def test_the_browser_starts_with_the_atom_that_puts_most_ink(browser, book):
 @pytest.mark.parametrize("atom", range(ATOMS))
 def test_an_atom_alone_among_its_neighbours_and_where_it_serves(browser, book, maps, atom):
     """And how often: a bar per atom, from the most frequent to the rarest."""
-    said = texts(browser, atom=atom)
+    said = scene.texts(browser, atom=atom)
     codes = [book.background] * COUNT
     codes[1 * WIDE + 2] = atom
-    assert shows(browser, decoded(codes), PANELS[0], 12)
-    assert framed(browser, FOCUS, PANELS[0], 48, WIDE, COUNT) == [6]
-    tile = np.asarray(book.tile(atom, 196)).astype(int)
-    shown = page_of(browser)[TOP : TOP + 196, PANELS[1] : PANELS[1] + 196]
-    assert np.array_equal(shown[40:156, 40:156], tile[40:156, 40:156])
-    y, x = np.nonzero(in_color(shown, FOCUS))
+    assert scene.shows(browser, "alone", decoded(codes)) and scene.framed(browser, "alone") == [6]
+    panel, side = browser.panels["tile"], 196
+    page = scene.page_of(browser)[panel.top : panel.bottom, panel.left : panel.right]
+    tile = np.asarray(book.tile(atom, side))
+    assert np.array_equal(page[40:156, 40:156], tile[40:156, 40:156])
+    y, x = np.nonzero(scene.in_color(page, scene.FOCUS))
     assert (x.min(), x.max(), y.min(), y.max()) == pytest.approx((32.7, 163.3) * 2, abs=1)
 
     counts = (maps == atom).sum(0).view(HIGH, WIDE, 1).numpy()
     heat = 255 - counts / counts.max() * (255 - np.array([0xCC, 0x79, 0xA7]))
-    assert same(panel(browser, PANELS[2], 49, MAP), heat)
+    assert scene.same(scene.shown(browser, "places"), heat)
 
     uses = maps.flatten().bincount(minlength=ATOMS).numpy()
     ranking = np.argsort(-uses, kind="stable").tolist()
     rank, share = ranking.index(atom), 100 * uses[atom] / uses.sum()
-    assert f"atome {atom} : {french(share, 1)} % (rang {rank + 1})" in said
-    assert f"perplexité {french(perplexity(maps, ATOMS), 1)}" in said
+    assert f"atome {atom} : {scene.french(share, 1)} % (rang {rank + 1})" in said
+    assert f"perplexité {scene.french(perplexity(maps, ATOMS), 1)}" in said
     assert not any(text.startswith("p(") for text in said)
-    for place, other in enumerate(ranking):
-        bar = page_of(browser)[FLOOR - 52 : FLOOR, round(272 / ATOMS * (place + 0.5))]
-        color = FOCUS if place == rank else figures.COLORS["code"]
-        assert in_color(bar, color).sum() == pytest.approx(50 * uses[other] / uses.max(), abs=1)
-    assert framed(browser, FOCUS, 0, TILE, 3, ATOMS) == [book.order.index(atom)]
+    rises = scene.heights(browser, "uses", scene.FOCUS, figures.COLORS["code"])
+    assert rises == pytest.approx((uses[ranking] / uses.max()).tolist(), abs=0.02)
+    assert np.flatnonzero(scene.heights(browser, "uses", scene.FOCUS)).tolist() == [rank]
+    assert scene.framed(browser, "palette") == [book.order.index(atom)]
 
     numbers = [n for n in range(40) if atom in maps[n]][:6]
     assert len(numbers) == 6 and "des images où il sert" in said
-    for x, number in zip(SHOWN, numbers):
-        assert shows(browser, blots()[number].float(), x, 7, SECOND)
-        cells = framed(browser, FOCUS, x, 28, WIDE, COUNT, SECOND)
-        assert cells == (maps[number] == atom).nonzero().flatten().tolist()
+    for place, number in enumerate(numbers):
+        assert scene.shows(browser, f"example {place}", blots()[number].float())
+        found = scene.framed(browser, f"example {place}")
+        assert found == (maps[number] == atom).nonzero().flatten().tolist()
 
 
 def test_an_atom_of_few_images_leaves_the_rest_empty(maps):
     few = codebook_browser(vqvae(), blots()[:2])
     for atom in range(ATOMS):
-        said, count = texts(few, atom=atom), (maps[:2] == atom).any(1).sum()
-        assert in_color(page_of(few)[SECOND:374, SHOWN[count] - 3 :], "white").all()
+        said, count = scene.texts(few, atom=atom), (maps[:2] == atom).any(1).sum()
+        left = few.panels[f"example {count}"].left
+        assert scene.in_color(
+            scene.page_of(few)[few.panels["example 0"].top :, left - 3 :], "white"
+        ).all()
         assert ("il ne sert dans aucune image" in said) == (count == 0)
 
 
 def test_the_atoms_their_bars_and_the_buttons_choose_an_atom(browser, book):
-    for atom, event in itertools.product(range(ATOMS), (DOWN, DRAG)):
-        click_atom(browser, book, atom, 0, event)
+    for atom, event in itertools.product(range(ATOMS), (scene.DOWN, scene.DRAG)):
+        click_atom(browser, book, atom, event)
         assert browser.controls["atom"].value == atom
     ranking = book.uses.argsort(descending=True, stable=True).tolist()
-    for (place, atom), y in itertools.product(enumerate(ranking), (FLOOR - 60, FLOOR - 1)):
-        point(browser, round(272 / ATOMS * (place + 0.5)), y)
+    bars = browser.panels["uses"]
+    for (place, atom), y in itertools.product(enumerate(ranking), (bars.floor - 50, bars.floor)):
+        scene.point(browser, bars.middle(place), y)
         assert browser.controls["atom"].value == atom
     browser.set(atom=ranking[0])
     for atom in (*ranking[1:], ranking[-1]):
@@ -405,25 +354,16 @@ def explorer():
 
 def sampled(prior, seed=0, temperature=1.0, label=0):
     """The prior's own codes, the laws `(COUNT, ATOMS)` that it told, the order of the places."""
-    told = {}
-
-    def note(place, values, probabilities):
-        told[place] = probabilities[0].clone()
-
-    y = torch.tensor([label]) if getattr(prior, "num_classes", None) else None
-    codes = prior.sample(1, y, generator=seeded(seed), temperature=temperature, callback=note)
-    return codes.flatten().tolist(), torch.stack([told[k] for k in range(COUNT)]), list(told)
+    label = label if getattr(prior, "num_classes", None) else None
+    steps = follow(prior, label, temperature, seed)
+    _, codes, laws = zip(*sorted(steps))
+    return list(codes), torch.tensor(laws), [place for place, _, _ in steps]
 
 
-def law_bars(demo, count):
+def law_bars(demo):
     """Heights of the bars of the law, in [0, 1], and the one in focus."""
-    page, slot = page_of(demo)[:200, COLUMN + 36 :], 342 / count
-    heights, drawn = [], []
-    for k in range(count):
-        bar = page[55:200, round(slot * (k + 0.5))]
-        heights.append((in_color(bar, FOCUS) | in_color(bar, figures.COLORS["prior"])).sum() / 140)
-        drawn += [k] if in_color(bar, FOCUS).any() else []
-    return heights, drawn
+    drawn = np.flatnonzero(scene.heights(demo, "law", scene.FOCUS)).tolist()
+    return scene.heights(demo, "law", scene.FOCUS, figures.COLORS["prior"]), drawn
 
 
 @pytest.mark.parametrize("step", [1, 5, COUNT])
@@ -441,48 +381,47 @@ def test_the_priors_own_codes_are_shown_and_billed(
     explorer, book, name, seed, temperature, label, step
 ):
     """Those to come wait, decoded as the background; the law of the last one, in bars."""
-    settings = {"prior": name, "seed": seed, "temperature": temperature, "label": label}
-    said = texts(explorer, step=step, **settings)
+    settings = {"model": name, "seed": seed, "temperature": temperature, "label": label}
+    said = scene.texts(explorer, step=step, **settings)
     codes, laws, _ = sampled(priors()[name], seed, temperature, label)
     assert len(set(codes)) > 1
     assert codes_shown(explorer, book) == codes[:step] + [None] * (COUNT - step)
-    page = colors(decoded(codes[:step] + [book.background] * (COUNT - step)))
+    page = scene.colors(decoded(codes[:step] + [book.background] * (COUNT - step)))
     waits = (np.arange(COUNT).reshape(HIGH, WIDE) >= step).repeat(4, 0).repeat(4, 1)[..., None]
-    assert shows(explorer, np.where(waits, page / 2 + WAITING - 127.5, page))
+    expected = np.where(waits, page / 2 + WAITING - 127.5, page)
+    assert scene.same(scene.shown(explorer, "image", (12, 16)), expected)
     note = f"en gris : pas encore tiré, décodé comme l'atome {book.background}"
     assert (note in said) == (step < COUNT)
-    x, y = corner_of(COUNT - 1, SIDE)
-    assert step == COUNT or same(page_of(explorer)[y + 20, x + 20], WAITING)
-    for left, side in ((0, SIDE), (MIDDLE, 4 * ZOOM)):
-        assert framed(explorer, FOCUS, left, side, WIDE, COUNT) == [step - 1]
+    assert step == COUNT or scene.same(scene.shown(explorer, "codes")[-1, -1], WAITING)
+    assert scene.framed(explorer, "codes") == scene.framed(explorer, "image") == [step - 1]
 
     law, code = laws[step - 1], codes[step - 1]
     ranked = law.argsort(descending=True, stable=True).tolist()
-    heights, drawn = law_bars(explorer, ATOMS)
+    heights, drawn = law_bars(explorer)
     assert heights == pytest.approx(law[ranked].tolist(), abs=0.02)
     assert drawn in ([ranked.index(code)], []) and (drawn or law[code] < 0.01)
     assert [int(text) for text in said if text.isdigit()][-ATOMS:] == ranked
     paid, flat = -laws[range(COUNT), codes].log2()[:step], math.log2(ATOMS)
     assert {
         f"loi de la case {step}, sachant celles d'avant",
-        f"p({code}) = {french(law[code], 3)}",
+        f"p({code}) = {scene.french(law[code], 3)}",
         f"case {step} sur 12 : atome {code}",
-        f"coût : {amount(paid[-1], 2, 'bit')}, au lieu de {french(flat, 2)} sans prior",
-        f"total : {amount(paid.sum(), 1, 'bit')}, au lieu de {french(flat * step, 1)}",
-        f"soit {amount(paid.mean(), 2, 'bit')} par code",
+        f"coût : {scene.amount(paid[-1], 2, 'bit')}, au lieu de {scene.french(flat, 2)} sans prior",
+        f"total : {scene.amount(paid.sum(), 1, 'bit')}, au lieu de {scene.french(flat * step, 1)}",
+        f"soit {scene.amount(paid.mean(), 2, 'bit')} par code",
     } <= set(said)
     if name == "classes" and temperature == 1 and step == COUNT:
         x = torch.tensor(codes, dtype=torch.uint8).view(1, 1, HIGH, WIDE)
         bits = -priors()[name].log_prob(x, torch.tensor([label])).item() / math.log(2)
-        assert any(text.startswith(f"total : {amount(bits, 1, 'bit')}, ") for text in said)
+        assert any(text.startswith(f"total : {scene.amount(bits, 1, 'bit')}, ") for text in said)
 
 
 def test_the_ends_of_the_bill(explorer, book):
-    said = texts(explorer, step=0)
+    said = scene.texts(explorer, step=0)
     assert codes_shown(explorer, book) == [None] * COUNT
     assert "aucun code tiré" in said and not any("bit" in text for text in said)
-    assert not in_color(page_of(explorer), FOCUS).any()
-    free = texts(explorer, step=COUNT, temperature=0.0)
+    assert not scene.framed(explorer, "codes") and not scene.framed(explorer, "image")
+    free = scene.texts(explorer, step=COUNT, temperature=0.0)
     assert "soit 0,00 bit par code" in free, "the most probable codes"
     without = prior_explorer(vqvae(), {"sans": priors()["sans"]}, blots())
     assert "label" not in without.controls
@@ -499,11 +438,11 @@ def test_another_ordering_and_two_atoms():
     with torch.no_grad():
         law = prior.pixel_log_prob(torch.tensor(codes).view(1, 1, HIGH, WIDE)).exp().flatten()
     for step in (4, 9):
-        said, place = texts(demo, step=step), order[step - 1]
-        assert framed(demo, FOCUS, 0, SIDE, WIDE, COUNT) == [place]
+        said, place = scene.texts(demo, step=step), order[step - 1]
+        assert scene.framed(demo, "codes") == [place]
         shown = [codes[k] if k in order[:step] else None for k in range(COUNT)]
         assert codes_shown(demo, book) == shown
-        assert f"p({codes[place]}) = {french(law[place], 3)}" in said
+        assert f"p({codes[place]}) = {scene.french(law[place], 3)}" in said
 
 
 class Stubborn:
@@ -525,10 +464,10 @@ def test_ten_atoms_and_all_the_others(rank):
     demo = prior_explorer(vqvae(num_codes=16), {"": Stubborn(law, ranked[rank])}, blots())
     kept = ranked[:10] if rank < 10 else [*ranked[:9], ranked[rank]]
     shares = [law[k] for k in kept]
-    heights, drawn = law_bars(demo, 11)
+    heights, drawn = law_bars(demo)
     assert heights == pytest.approx([*shares, 1 - sum(shares)], abs=0.02)
     assert drawn == [kept.index(ranked[rank])]
-    said = texts(demo)
+    said = scene.texts(demo)
     assert said[said.index("+6") - 10 : said.index("+6")] == [str(k) for k in kept]
 
 
@@ -582,10 +521,10 @@ def test_a_coloured_image_is_decoded_in_colours():
     editor, browser = code_editor(model, images), codebook_browser(model, images)
     explorer = prior_explorer(model, {"": Stubborn([0.0] * 6 + [1.0], 6)}, images)
     explorer.set(step=COUNT)
-    assert shows(editor, decoded(codes, model))
-    assert shows(explorer, decoded([6] * COUNT, model))
+    assert scene.shows(editor, "decoded", decoded(codes, model))
+    assert scene.shows(explorer, "image", decoded([6] * COUNT, model))
     browser.set(atom=codes[0])
-    assert shows(browser, images[0].float(), SHOWN[0], 7, SECOND)
+    assert scene.shows(browser, "example 0", images[0].float())
 
 
 @pytest.mark.parametrize("num_codes", [2, 64, 256])
@@ -596,4 +535,7 @@ def test_codebooks_of_all_sizes_fit_in_the_same_picture(num_codes):
     for name in ("editor", "browser", "prior"):
         demo = make(name, model, prior)
         demo.set(**{control: value for control, value in last.items() if control in demo.controls})
-        assert decode(demo.picture.value).size == CASES[name].size
+        assert (
+            scene.decode(demo.picture.value).size
+            == scene.decode(CASES[name].make().picture.value).size
+        )

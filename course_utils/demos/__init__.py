@@ -4,9 +4,11 @@ from .autoregressive import mask_explorer, sampling_explorer
 from .codes import code_editor, codebook_browser
 from .commitment import commitment_explorer
 from .conditional import completion_explorer, condition_explorer
+from .drawing import draw_offline, font, to_pil
+from .field import receptive_field_explorer
 from .latent import latent_explorer
-from .live import LivePicture, check_moves, draw_offline, font, to_pil, to_png
-from .pixels import painting_explorer, receptive_field_explorer
+from .live import LivePicture, check_moves, to_png
+from .painting import painting_explorer
 from .prior import prior_explorer
 
 __all__ = [

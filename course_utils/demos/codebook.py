@@ -7,20 +7,17 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageOps
 from torch import nn
 
 from .. import figures
 from ..data import check_images
 from ..vq import VQVAE
-from .live import FOCUS, TOP, WAITING, cell_box, font, to_pil
+from .drawing import DARK, WAITING, font, paper, to_pil
+from .panels import Panel
 
-GAP = 24  # pixels between two panels
-PALETTE = 272  # side of the palette of atoms
+PALETTE = 272  # pixels: side of the palette of atoms
 AROUND = 1  # pixels of its neighbours that the tile of an atom shows, on each side
-SHADES = [round(round(v * 31 / 255) * 255 / 31) for v in range(256)]  # 32: half as much to send
-DARK = figures.COLORS["truth"]
 
 
 class Codebook:
@@ -63,11 +60,7 @@ class Codebook:
         self.patches = self._mean_patches(decoded.cpu(), maps)
         self.columns = math.ceil(math.sqrt(self.num_codes))
         self.order = self._ordered()
-        self.tile_side = PALETTE // self.columns
-        # the same codes are decoded again and again while the mouse moves
-        self.decode = functools.lru_cache(maxsize=64)(self._decode)
-        self.tile = functools.cache(self._tile)
-        self.palette = functools.cache(self._palette)
+        self.tile = functools.cache(self._tile)  # a picture has a hundred of them
 
     def _maps(self, images):
         """The codes of images: `(N, h, w)`, int64."""
@@ -83,10 +76,19 @@ class Codebook:
         return self.images[image].float() / (self.model.levels - 1)
 
     @torch.no_grad()
-    def _decode(self, codes):
+    def decode(self, codes):
         """A tuple of codes -> expected intensities `(C, H, W)`."""
         codes = torch.tensor(codes, dtype=torch.uint8, device=self.device)
         return self.model.decode_codes(codes.view(1, *self.model.code_shape))[0].cpu()
+
+    def half_drawn(self, codes):
+        """The image of codes some of which wait (None), paler there: colours `(H, W, 3)`."""
+        filled = [self.background if code is None else code for code in codes]
+        page = paper(self.decode(filled))
+        waits = np.array([code is None for code in codes]).reshape(self.height, self.width)
+        step = page.shape[0] // self.height
+        waits = waits.repeat(step, 0).repeat(step, 1)[..., None]
+        return np.where(waits, 0.5 * page + np.array(WAITING) - 0.5, page)
 
     def _mean_patches(self, decoded, maps):
         """Mean of the patches of decoded maps of codes where each atom serves: `(K, C, s, s)`."""
@@ -108,12 +110,26 @@ class Codebook:
 
     # ---- drawings -----------------------------------------------------------------------------
 
+    def map_panel(self, room, *title, **corner):
+        """A panel for a map of codes, in a square of this side."""
+        side = room // max(self.height, self.width)
+        return Panel(self.width, self.height, side, *title, **corner)
+
+    def image_panel(self, room, *title, **corner):
+        """A panel for an image, whose cells are what stands under each code."""
+        _, height, width = self.model.shape
+        side = max(1, room // max(height, width)) * (width // self.width)
+        return Panel(self.width, self.height, side, *title, **corner)
+
+    def palette_panel(self, *title, **corner):
+        """A panel for the atoms, in their order."""
+        return Panel(self.columns, self.columns, PALETTE // self.columns, *title, **corner)
+
     def _tile(self, atom, side, size=0):
         """The tile of an atom; its number on it, `size` pixels high, unless `size` is 0."""
-        page = figures.image_grid(self.patches[[atom]], gap=0)
-        tile = to_pil(page).resize((side, side), Image.Resampling.BICUBIC)
+        tile = to_pil(paper(self.patches[atom])).resize((side, side), Image.Resampling.BICUBIC)
         if self.patches.shape[1] == 1:
-            tile = ImageOps.colorize(tile.convert("L").point(SHADES), figures.CODE_TEXT, "white")
+            tile = ImageOps.colorize(tile.convert("L"), figures.CODE_TEXT, "white")
         pen = ImageDraw.Draw(tile)
         pen.rectangle([0, 0, side - 1, side - 1], outline="#E3D3DC")
         if size:
@@ -121,75 +137,31 @@ class Codebook:
             pen.text((side - 4, side - 5), str(atom), fill=DARK, **how)
         return tile
 
-    def paste_map(self, picture, corner, side, codes):
-        """A map of codes, tile by tile; None is a code that waits."""
+    def show_map(self, picture, panel, codes, size=14):
+        """A map of codes, tile by tile, under its title; None is a code that waits."""
+        panel.write_title(picture)
         waiting = tuple(round(255 * share) for share in WAITING)
-        for number, code in enumerate(codes):
-            box = cell_box(number, self.width, side, *corner)
+        for cell, code in enumerate(codes):
+            box = panel.box(cell)
             if code is None:
                 ImageDraw.Draw(picture).rectangle(box, fill=waiting, outline="white")
             else:
-                picture.paste(self.tile(code, side, 14), box[:2])
+                picture.paste(self.tile(code, panel.side, size), box[:2])
 
-    def _palette(self):
-        side = self.tile_side
-        palette = Image.new("RGB", (PALETTE, PALETTE), "white")
-        for place, atom in enumerate(self.order):
-            where = cell_box(place, self.columns, side, 0, 0)[:2]
-            palette.paste(self.tile(atom, side, 11), where)
-        return palette
+    def show_palette(self, picture, panel):
+        self.show_map(picture, panel, self.order, 11)
 
-    def outline_atom(self, pen, corner, atom, color):
-        """Frame an atom of the palette that begins at this corner."""
-        box = cell_box(self.order.index(atom), self.columns, self.tile_side, *corner)
-        pen.rectangle(box, outline=color, width=3)
+    def frame_atom(self, picture, panel, atom, color):
+        """Outline an atom of the palette."""
+        panel.frame(picture, self.order.index(atom), color)
 
-    def atom_at(self, x, y, corner):
+    def atom_at(self, panel, x, y):
         """The atom of the palette at this point of the picture, or None."""
-        place = cell_at(x, y, corner, self.tile_side, self.columns, self.columns)
+        place = panel.cell_at(x, y)
         return None if place is None or place >= self.num_codes else self.order[place]
-
-    def frame_cell(self, pen, cell, zoom, corner, color=FOCUS, width=2):
-        """On an image enlarged `zoom` times, frame the pixels that stand under a code."""
-        side = zoom * self.model.shape[-1] // self.width
-        pen.rectangle(cell_box(cell, self.width, side, *corner), outline=color, width=width)
-
-    def zoom(self, side):
-        """How many times an image can be enlarged within a square of this side."""
-        return max(1, side // max(self.model.shape[1:]))
 
 
 def frozen(model):
     """A copy of a model as it is now: it may go on learning without its demo."""
     model = copy.deepcopy(model)
     return model.eval() if isinstance(model, nn.Module) else model
-
-
-def cell_at(x, y, corner, side, width, height):
-    """The number of the cell of a grid at this point of the picture, or None."""
-    column, row = (x - corner[0]) // side, (y - corner[1]) // side
-    inside = 0 <= row < height and 0 <= column < width
-    return int(row * width + column) if inside else None
-
-
-def paper(image):
-    """Intensities `(C, H, W)` -> colours `(H, W, 3)`, dark ink on white paper."""
-    return figures.image_grid(image[None], gap=0)
-
-
-def tinted(shares, color):
-    """Shares in [0, 1], `(H, W, 1 or 3)` -> colours, from white to this one."""
-    return 1 - shares * (1 - np.array(to_rgb(color)))
-
-
-def paste_image(picture, page, zoom, corner):
-    """Colours `(H, W, 3)`, enlarged, in a thin frame."""
-    picture.paste(to_pil(page, zoom), corner)
-    x, y = corner
-    edges = [x - 1, y - 1, x + zoom * page.shape[1], y + zoom * page.shape[0]]
-    ImageDraw.Draw(picture).rectangle(edges, outline="#BBBBBB")
-
-
-def panel_title(pen, x, text, color=DARK, y=TOP):
-    """The title of a panel, just above it."""
-    pen.text((x, y - 7), text, fill=color, font=font(16), anchor="ls")

@@ -6,33 +6,11 @@ from PIL import Image, ImageDraw
 
 from .. import figures
 from ..vq import perplexity
-from .codebook import (
-    AROUND,
-    DARK,
-    GAP,
-    PALETTE,
-    Codebook,
-    cell_at,
-    panel_title,
-    paper,
-    paste_image,
-    tinted,
-)
-from .live import (
-    CANVAS,
-    FOCUS,
-    FOCUS_TEXT,
-    TOP,
-    LivePicture,
-    bars,
-    cell_box,
-    decimal,
-    edits_box,
-    font,
-    mark,
-    read_edits,
-    write_edits,
-)
+from .codebook import AROUND, PALETTE, Codebook
+from .controls import chooser, edits_box, number_box, read_edits, slider, write_edits
+from .drawing import CANVAS, DARK, FOCUS, GAP, TOP, decimal, paper, tinted, write, write_title
+from .live import LivePicture
+from .panels import Chart, Panel
 
 # ---------------------------------------------------------------------------------------------
 # Edit the codes of an image
@@ -64,124 +42,121 @@ def code_editor(model, images, titles=None, *, tiles=None):
         titles = [f"image {number + 1}" for number in range(len(images))]
     if len(titles) != len(images):
         raise ValueError(f"{len(titles)} titles for {len(images)} images: expected one each")
-    count = book.height * book.width
-    side, zoom, small = CANVAS // max(book.height, book.width), book.zoom(CANVAS), book.zoom(SMALL)
-    middle = CANVAS + GAP
-    column = middle + CANVAS + GAP
-    right = column + 104 + 16
-    paste_side = PALETTE // max(book.height, book.width)
-    size = (right + PALETTE + 2, TOP + CANVAS + 40)
-
-    def draw(image, cell, brush, other, edits):
-        start, cell = book.codes(image), cell - 1
-        codes = _edited(start, edits)
-        changed = [k for k in range(count) if codes[k] != start[k]]
-        before, after = book.decode(start), book.decode(codes)
-        change = (after - before).abs().amax(0).numpy()
-
-        picture = Image.new("RGB", size, "white")
-        pen = ImageDraw.Draw(picture)
-        panel_title(pen, 0, "carte des codes", figures.CODE_TEXT)
-        book.paste_map(picture, (0, TOP), side, codes)
-        for k in changed:
-            mark(pen, cell_box(k, book.width, side))
-        pen.rectangle(cell_box(cell, book.width, side), outline=FOCUS, width=4)
-
-        panel_title(pen, middle, "image décodée", figures.COLORS["x"])
-        paste_image(picture, paper(after), zoom, (middle, TOP))
-        book.frame_cell(pen, cell, zoom, (middle, TOP))
-        draw_small(picture, pen, image, before, change, changed)
-        if brush == ATOM:
-            draw_palette(picture, pen, codes[cell], start[cell])
-        else:
-            draw_other(picture, pen, other, codes, changed)
-        first = f" (avant : {start[cell]})" if cell in changed else ""
-        text = f"case {cell + 1} : atome {codes[cell]}{first}"
-        pen.text((right, TOP + PALETTE + 18), text, fill=FOCUS_TEXT, font=font(16), anchor="lm")
-        text = _summary(changed, change > VISIBLE, book)
-        pen.text((0, TOP + CANVAS + 24), text, fill=DARK, font=font(16), anchor="lm")
-        return picture
-
-    def draw_small(picture, pen, image, before, change, changed):
-        panels = {
-            "image": paper(book.intensities(image)),
-            "sans retouche": paper(before),
-            "différence": tinted(change[..., None], FOCUS),
-        }
-        for number, (text, page) in enumerate(panels.items()):
-            y = TOP + number * (CANVAS - SMALL) // 2
-            pen.text((column, y - 7), text, fill=DARK, font=font(14), anchor="ls")
-            paste_image(picture, page, small, (column, y))
-        for k in changed:
-            book.frame_cell(pen, k, small, (column, y), "#777777", 1)
-
-    def draw_palette(picture, pen, atom, first):
-        panel_title(pen, right, f"palette des {book.num_codes} atomes", figures.CODE_TEXT)
-        picture.paste(book.palette(), (right, TOP))
-        book.outline_atom(pen, (right, TOP), first, DARK)
-        book.outline_atom(pen, (right, TOP), atom, FOCUS)
-
-    def draw_other(picture, pen, other, codes, changed):
-        panel_title(pen, right, f"à coller : {titles[other]}", figures.CODE_TEXT)
-        theirs = book.codes(other)
-        book.paste_map(picture, (right, TOP), paste_side, theirs)
-        for k in changed:
-            if codes[k] == theirs[k]:
-                mark(pen, cell_box(k, book.width, paste_side, right))
-
-    def chooser(value, description):
-        return widgets.Dropdown(
-            options=[(str(title), number) for number, title in enumerate(titles)],
-            value=value, description=description, layout={"width": "230px"},
-        )  # fmt: skip
-
-    controls = {
-        "image": chooser(0, "image"),
-        "cell": widgets.BoundedIntText(
-            value=count // 2, min=1, max=count, description="case", layout={"width": "150px"}
-        ),
-        "brush": widgets.ToggleButtons(
-            options=[ATOM, PASTE], description="pinceau", style={"button_width": "160px"}
-        ),
-        "other": chooser(min(1, len(images) - 1), "autre image"),
-        "edits": edits_box(),
-    }
-
-    def give(cell, code):
-        """Give a cell a code; its own again is no edit."""
-        start = book.codes(controls["image"].value)
-        edits = read_edits(controls["edits"].value) | {cell: (code,)}
-        if start[cell] == code:
-            del edits[cell]
-        return {"edits": write_edits(dict(sorted(edits.items())))}
-
-    def on_pointer(x, y, pressed):
-        """A click or a drag on a map, or a click on the palette."""
-        here = cell_at(x, y, (0, TOP), side, book.width, book.height)
-        if controls["brush"].value == PASTE:
-            there = cell_at(x, y, (right, TOP), paste_side, book.width, book.height)
-            cell = there if here is None else here
-            if cell is None:
-                return {}
-            return give(cell, book.codes(controls["other"].value)[cell]) | {"cell": cell + 1}
-        if here is not None and pressed:
-            return {"cell": here + 1}
-        atom, chosen = book.atom_at(x, y, (right, TOP)), controls["cell"].value - 1
-        if here is not None:
-            codes = _edited(book.codes(controls["image"].value), controls["edits"].value)
-            return give(here, codes[chosen])
-        return give(chosen, atom) if atom is not None and pressed else {}
-
+    editor = _Editor(book, titles)
     return LivePicture(
-        draw,
-        controls,
+        editor.draw,
+        editor.controls,
         caption="Cliquez sur un code, puis sur un atome de la palette : le décodeur redessine "
         "l'image. Glissez depuis une case pour recopier son code. Puis prenez l'autre pinceau : "
         "collez la moitié d'un autre chiffre.",
-        on_pointer=on_pointer,
+        panels=editor.panels,
+        on_pointer=editor.on_pointer,
         buttons={"Effacer les retouches": lambda: {"edits": ""}},
         rows=[["image", "brush", "other"], ["cell", "edits"]],
     )
+
+
+class _Editor:
+    """What the editor of codes shows, and what it answers to the mouse."""
+
+    def __init__(self, book, titles):
+        self.book, self.titles = book, titles
+        codes = book.map_panel(CANVAS, "carte des codes", figures.CODE_TEXT)
+        decoded = book.image_panel(
+            CANVAS, "image décodée", figures.COLORS["x"], left=codes.right + GAP
+        )
+        column, step = decoded.right + GAP, (CANVAS - SMALL) // 2
+        right = column + SMALL + 40
+        atoms = f"palette des {book.num_codes} atomes"
+        self.panels = {
+            "codes": codes,
+            "decoded": decoded,
+            "image": book.image_panel(SMALL, "image", left=column),
+            "before": book.image_panel(SMALL, "sans retouche", left=column, top=TOP + step),
+            "change": book.image_panel(SMALL, "différence", left=column, top=TOP + 2 * step),
+            "palette": book.palette_panel(atoms, figures.CODE_TEXT, left=right),
+            "other": book.map_panel(PALETTE, left=right),  # instead, with the other brush
+        }
+        numbered = [(str(title), number) for number, title in enumerate(titles)]
+        count = book.height * book.width
+        self.controls = {
+            "image": chooser("image", numbered, width=230),
+            "cell": number_box("case", count // 2, 1, count),
+            "brush": widgets.ToggleButtons(
+                options=[ATOM, PASTE], description="pinceau", style={"button_width": "160px"}
+            ),
+            "other": chooser("autre image", numbered, width=230, value=min(1, len(titles) - 1)),
+            "edits": edits_box(),
+        }
+
+    def draw(self, image, cell, brush, other, edits):
+        book, panels, cell = self.book, self.panels, cell - 1
+        start = book.codes(image)
+        codes = _edited(start, edits)
+        changed = [k for k, code in enumerate(codes) if code != start[k]]
+        before, after = book.decode(start), book.decode(codes)
+        change = (after - before).abs().amax(0).numpy()
+        right = panels["palette"].left
+
+        picture = Image.new("RGB", (right + PALETTE + 2, TOP + CANVAS + 40), "white")
+        book.show_map(picture, panels["codes"], codes)
+        panels["decoded"].show(picture, paper(after))
+        panels["image"].show(picture, paper(book.intensities(image)))
+        panels["before"].show(picture, paper(before))
+        panels["change"].show(picture, tinted(change[..., None], FOCUS))
+        for k in changed:
+            panels["codes"].fold(picture, k)
+            panels["change"].frame(picture, k, "#777777", 1)
+        panels["codes"].frame(picture, cell)
+        panels["decoded"].frame(picture, cell)
+        if brush == ATOM:
+            book.show_palette(picture, panels["palette"])
+            book.frame_atom(picture, panels["palette"], start[cell], DARK)
+            book.frame_atom(picture, panels["palette"], codes[cell], FOCUS)
+        else:
+            self._show_other(picture, other, codes, changed)
+
+        first = f" (avant : {start[cell]})" if cell in changed else ""
+        text = f"case {cell + 1} : atome {codes[cell]}{first}"
+        write(picture, (right, TOP + PALETTE + 18), text, FOCUS, anchor="lm")
+        text = _summary(changed, change > VISIBLE, book)
+        write(picture, (0, TOP + CANVAS + 24), text, anchor="lm")
+        return picture
+
+    def _show_other(self, picture, other, codes, changed):
+        """The codes of the other image; those that were pasted are marked."""
+        panel, theirs = self.panels["other"], self.book.codes(other)
+        title = f"à coller : {self.titles[other]}"
+        write_title(picture, panel.left, panel.top, title, figures.CODE_TEXT)
+        self.book.show_map(picture, panel, theirs)
+        for k in changed:
+            if codes[k] == theirs[k]:
+                panel.fold(picture, k)
+
+    def on_pointer(self, x, y, pressed):
+        """A click or a drag on a map, or a click on the palette."""
+        values = {name: control.value for name, control in self.controls.items()}
+        here, chosen = self.panels["codes"].cell_at(x, y), values["cell"] - 1
+        if values["brush"] == PASTE:
+            cell = self.panels["other"].cell_at(x, y) if here is None else here
+            if cell is None:
+                return {}
+            return self._give(cell, self.book.codes(values["other"])[cell]) | {"cell": cell + 1}
+        if here is None:
+            atom = self.book.atom_at(self.panels["palette"], x, y)
+            return self._give(chosen, atom) if pressed and atom is not None else {}
+        if pressed:
+            return {"cell": here + 1}
+        codes = _edited(self.book.codes(values["image"]), values["edits"])
+        return self._give(here, codes[chosen])
+
+    def _give(self, cell, code):
+        """Give a cell a code; its own again is no edit."""
+        start = self.book.codes(self.controls["image"].value)
+        edits = read_edits(self.controls["edits"].value) | {cell: (code,)}
+        if start[cell] == code:
+            del edits[cell]
+        return {"edits": write_edits(dict(sorted(edits.items())))}
 
 
 def _edited(codes, edits):
@@ -212,6 +187,7 @@ def _summary(changed, visible, book):
 
 PANEL = 196  # side of the three panels
 SHOWN, SHOWN_SIDE = 6, 112  # images where the atom serves: how many, and their side
+WIDTH = 1050  # of the picture
 
 
 def codebook_browser(model, images):
@@ -224,100 +200,122 @@ def codebook_browser(model, images):
     Returns:
         LivePicture: a widget; the last line of a cell shows it.
     """
-    book = Codebook(model, images)
-    total, left = book.uses.sum().item(), PALETTE + 2 * GAP
-    ranking = book.uses.argsort(descending=True, stable=True).tolist()
-    reached = perplexity(book.maps, book.num_codes)
-    width = 1048 - left
-    panels = [left + number * (width - PANEL) // 2 for number in range(3)]
-    shown = [left + number * (width - SHOWN_SIDE) // (SHOWN - 1) for number in range(SHOWN)]
-    chart, chart_height = TOP + PALETTE + 92, 60  # the floor of the chart, and its height
-    second = TOP + PANEL + 36  # the second row
-    size = (1050, chart + 8)
-    zoom, small = book.zoom(PANEL), book.zoom(SHOWN_SIDE)
-    centre = (book.height // 2) * book.width + book.width // 2
+    browser = _Browser(Codebook(model, images))
+    return LivePicture(
+        browser.draw,
+        {"atom": browser.slider},
+        caption="Cliquez sur un atome. Seul au milieu d'une carte vide (l'atome "
+        f"{browser.book.background} partout ailleurs), que dessine-t-il ? Comparez à ce que le "
+        "décodeur dessine quand il a ses voisins habituels.",
+        panels=browser.panels,
+        on_pointer=browser.on_pointer,
+        buttons={
+            "Plus fréquent": lambda: browser.move(-1),
+            "Plus rare": lambda: browser.move(1),
+        },
+    )
 
-    def draw(atom):
-        picture = Image.new("RGB", size, "white")
-        pen = ImageDraw.Draw(picture)
-        panel_title(pen, 0, f"les {book.num_codes} atomes, du clair au foncé", figures.CODE_TEXT)
-        picture.paste(book.palette(), (0, TOP))
-        book.outline_atom(pen, (0, TOP), atom, FOCUS)
-        draw_usage(pen, atom)
 
-        panel_title(pen, panels[0], "seul, sur le fond")
-        codes = [book.background] * (book.height * book.width)
-        codes[centre] = atom
-        paste_image(picture, paper(book.decode(tuple(codes))), zoom, (panels[0], TOP))
-        book.frame_cell(pen, centre, zoom, (panels[0], TOP))
-        panel_title(pen, panels[1], "avec ses voisins (moyenne)", figures.CODE_TEXT)
-        picture.paste(book.tile(atom, PANEL), (panels[1], TOP))
-        inside = PANEL * AROUND / book.patches.shape[-1]
-        corner, end = (panels[1] + inside, TOP + inside), PANEL - 2 * inside
-        pen.rectangle([*corner, corner[0] + end, corner[1] + end], outline=FOCUS, width=2)
-        draw_places(picture, pen, panels[2], book.maps == atom)
-        draw_examples(picture, pen, atom)
+class _Browser:
+    """What the browser of atoms shows, and what it answers to the mouse."""
+
+    def __init__(self, book):
+        self.book = book
+        self.ranking = book.uses.argsort(descending=True, stable=True).tolist()
+        self.perplexity = perplexity(book.maps, book.num_codes)
+        left, second = PALETTE + 2 * GAP, TOP + PANEL + 36  # the second column, its second row
+        middle, last = (left + WIDTH - 2 - PANEL) // 2, WIDTH - 2 - PANEL
+        title = f"les {book.num_codes} atomes, du clair au foncé"
+        self.panels = {
+            "palette": book.palette_panel(title, figures.CODE_TEXT),
+            "alone": book.image_panel(PANEL, "seul, sur le fond", left=left),
+            "tile": Panel(
+                1, 1, PANEL, "avec ses voisins (moyenne)", figures.CODE_TEXT, left=middle
+            ),
+            "places": book.map_panel(PANEL, "où il sert", figures.CODE_TEXT, left=last),
+            "uses": Chart(book.num_codes, 0, TOP + PALETTE + 92, PALETTE, 50),
+        }
+        step = (WIDTH - 2 - left - SHOWN_SIDE) // (SHOWN - 1)
+        for number in range(SHOWN):
+            self.panels[f"example {number}"] = book.image_panel(
+                SHOWN_SIDE, left=left + number * step, top=second
+            )
+        # something to look at first: the atom that puts the most ink on these images
+        ink = book.patches.mean((1, 2, 3)) * book.uses
+        self.slider = slider("atome", ink.argmax().item(), 0, book.num_codes - 1, width=340)
+
+    def draw(self, atom):
+        picture = Image.new("RGB", (WIDTH, self.panels["uses"].floor + 8), "white")
+        self.book.show_palette(picture, self.panels["palette"])
+        self.book.frame_atom(picture, self.panels["palette"], atom, FOCUS)
+        self._show_uses(picture, atom)
+        self._show_alone(picture, atom)
+        self._show_tile(picture, atom)
+        self._show_places(picture, atom)
+        self._show_examples(picture, atom)
         return picture
 
-    def draw_usage(pen, atom):
-        share = decimal(100 * book.uses[atom].item() / total, 1)
-        rank = ranking.index(atom)
-        title = f"atome {atom} : {share} % (rang {rank + 1})"
-        panel_title(pen, 0, title, FOCUS_TEXT, TOP + PALETTE + 30)
-        heights = (book.uses[ranking] / book.uses.max()).tolist()
-        labels = [""] * book.num_codes
-        colors = (figures.COLORS["code"], FOCUS)
-        bars(
-            pen, (0, chart), (PALETTE, chart_height - 10), heights, rank, colors, labels=labels,
-            note="",
-        )  # fmt: skip
-        text = f"perplexité {decimal(reached, 1)}"
-        where = (PALETTE, chart - chart_height + 8)
-        pen.text(where, text, fill=figures.CODE_TEXT, font=font(14), anchor="rm")
+    def _show_uses(self, picture, atom):
+        """A bar per atom, from the most frequent to the rarest."""
+        chart, uses = self.panels["uses"], self.book.uses
+        rank, share = self.ranking.index(atom), 100 * (uses[atom] / uses.sum()).item()
+        title = f"atome {atom} : {decimal(share, 1)} % (rang {rank + 1})"
+        write_title(picture, 0, chart.floor - 62, title, FOCUS)
+        heights = (uses[self.ranking] / uses.max()).tolist()
+        colors, labels = (figures.COLORS["code"], FOCUS), [""] * len(heights)
+        chart.bars(picture, heights, rank, colors, labels=labels, note="")
+        text = f"perplexité {decimal(self.perplexity, 1)}"
+        write(picture, (PALETTE, chart.floor - 52), text, figures.CODE_TEXT, 14, "rm")
 
-    def draw_places(picture, pen, x, places):
-        """Heat map of the places where the atom serves, `(N, h, w)` booleans."""
-        panel_title(pen, x, "où il sert", figures.CODE_TEXT)
-        counts = places.sum(0).numpy()
+    def _show_alone(self, picture, atom):
+        """What is decoded of this atom in the middle of a map of the background."""
+        book, panel = self.book, self.panels["alone"]
+        centre = (book.height // 2) * book.width + book.width // 2
+        codes = [book.background] * (book.height * book.width)
+        codes[centre] = atom
+        panel.show(picture, paper(book.decode(codes)))
+        panel.frame(picture, centre)
+
+    def _show_tile(self, picture, atom):
+        """The tile of the atom, framed without what is around it."""
+        panel = self.panels["tile"]
+        panel.write_title(picture)
+        picture.paste(self.book.tile(atom, PANEL), (panel.left, panel.top))
+        inside = PANEL * AROUND / self.book.patches.shape[-1]
+        corner = [panel.left + inside, panel.top + inside]
+        end = [panel.right - inside, panel.bottom - inside]
+        ImageDraw.Draw(picture).rectangle([*corner, *end], outline=FOCUS, width=3)
+
+    def _show_places(self, picture, atom):
+        """How often the atom serves at each place of the map."""
+        counts = (self.book.maps == atom).sum(0).numpy()
         heat = (counts / max(1, counts.max()))[..., None]
-        paste_image(
-            picture, tinted(heat, figures.COLORS["code"]), PANEL // max(counts.shape), (x, TOP)
-        )
+        self.panels["places"].show(picture, tinted(heat, figures.COLORS["code"]))
 
-    def draw_examples(picture, pen, atom):
+    def _show_examples(self, picture, atom):
         """The first images where the atom serves, and where."""
+        book, first = self.book, self.panels["example 0"]
         numbers = (book.maps == atom).flatten(1).any(1).nonzero()[:SHOWN, 0].tolist()
         text = "des images où il sert" if numbers else "il ne sert dans aucune image"
-        panel_title(pen, left, text, figures.COLORS["x"], second)
-        for x, number in zip(shown, numbers):
-            paste_image(picture, paper(book.intensities(number)), small, (x, second))
+        write_title(picture, first.left, first.top, text, figures.COLORS["x"])
+        for place, number in enumerate(numbers):
+            panel = self.panels[f"example {place}"]
+            panel.show(picture, paper(book.intensities(number)))
             for cell, code in enumerate(book.codes(number)):
                 if code == atom:
-                    book.frame_cell(pen, cell, small, (x, second))
+                    panel.frame(picture, cell, width=2)
 
-    def on_pointer(x, y, pressed):
+    def on_pointer(self, x, y, pressed):
         """A click, or a drag, on the palette or on the bars."""
-        atom = book.atom_at(x, y, (0, TOP))
-        if 0 <= x < PALETTE and chart - chart_height <= y < chart:
-            atom = ranking[int(x * book.num_codes / PALETTE)]
+        atom, bar = (
+            self.book.atom_at(self.panels["palette"], x, y),
+            self.panels["uses"].bar_at(x, y),
+        )
+        if bar is not None:
+            atom = self.ranking[bar]
         return {} if atom is None else {"atom": atom}
 
-    def move(by):
-        rank = ranking.index(slider.value) + by
-        return {"atom": ranking[min(max(rank, 0), book.num_codes - 1)]}
-
-    # something to look at first: the atom that puts the most ink on these images
-    ink = book.patches.mean((1, 2, 3)) * book.uses
-    slider = widgets.IntSlider(
-        value=ink.argmax().item(), min=0, max=book.num_codes - 1, description="atome",
-        layout={"width": "340px"},
-    )  # fmt: skip
-    return LivePicture(
-        draw,
-        {"atom": slider},
-        caption="Cliquez sur un atome. Seul au milieu d'une carte vide (l'atome "
-        f"{book.background} partout ailleurs), que dessine-t-il ? Comparez à ce que le décodeur "
-        "dessine quand il a ses voisins habituels.",
-        on_pointer=on_pointer,
-        buttons={"Plus fréquent": lambda: move(-1), "Plus rare": lambda: move(1)},
-    )
+    def move(self, by):
+        """The atom whose rank is so many places farther, if there is one."""
+        rank = self.ranking.index(self.slider.value) + by
+        return {"atom": self.ranking[min(max(rank, 0), self.book.num_codes - 1)]}

@@ -4,10 +4,12 @@ import ipywidgets as widgets
 from PIL import Image, ImageDraw
 
 from .. import figures
-from .live import LivePicture, decimal, font
+from .controls import slider
+from .drawing import decimal, write
+from .live import LivePicture
+from .panels import Panel
 
 SIDE = 320  # pixels: side of a panel
-TOP = 30  # height of the titles
 BOTTOM = 58  # height of the two lines under them: widths, legend
 FINAL, NEAR, SAME = "de la fin", "au plus près", "commune"
 LEGEND = (("sortie de l'encodeur", "z"), ("atome", "code"))
@@ -29,62 +31,58 @@ def commitment_explorer(stories):
     if len(lengths) != 1:
         raise ValueError(f"stories of {sorted(lengths)} moments: expected as many moments in each")
     (moments,) = lengths
-    size = (len(stories) * (SIDE + 16), TOP + SIDE + BOTTOM)
+    panels = {
+        title: Panel(1, 1, SIDE, title, left=number * (SIDE + 16))
+        for number, title in enumerate(stories)
+    }
     reach = {
         title: [1.15 * max(z.abs().max(), atoms.abs().max()).item() for z, atoms in story]
         for title, story in stories.items()
     }
-
     largest = max(reaches[-1] for reaches in reach.values())
-    dark = figures.COLORS["truth"]
+    bottom = next(iter(panels.values())).bottom
 
     def draw(moment, scale):
-        picture = Image.new("RGB", size, "white")
-        pen = ImageDraw.Draw(picture)
-        for number, (title, story) in enumerate(stories.items()):
-            x = number * (SIDE + 16)
+        picture = Image.new("RGB", (len(stories) * (SIDE + 16), bottom + BOTTOM), "white")
+        for title, panel in panels.items():
             half = {NEAR: reach[title][moment], FINAL: reach[title][-1], SAME: largest}[scale]
-            pen.text((x + 2, 4), title, fill=dark, font=font(17))
-            picture.paste(_panel(*story[moment], half), (x, TOP))
-            pen.rectangle([x, TOP, x + SIDE, TOP + SIDE], outline="#BBBBBB")
+            panel.write_title(picture)
+            picture.paste(_dots(*stories[title][moment], half), (panel.left, panel.top))
+            panel.frame(picture, 0, "#BBBBBB", 1)
             text = f"largeur du cadre : {decimal(2 * half, 0 if half > 50 else 1)}"
-            pen.text((x + 2, TOP + SIDE + 6), text, fill=dark, font=font(15))
-        x, y = 10, TOP + SIDE + 42
-        for text, concept in LEGEND:
+            write(picture, (panel.left + 2, bottom + 6), text)
+        pen = ImageDraw.Draw(picture)
+        for number, (text, concept) in enumerate(LEGEND):
+            x, y = 10 + 220 * number, bottom + 42
             pen.ellipse([x - 6, y - 6, x + 6, y + 6], figures.COLORS[concept])
-            pen.text((x + 14, y), text, fill=dark, font=font(15), anchor="lm")
-            x += 220
+            write(picture, (x + 14, y), text, anchor="lm")
         return picture
 
-    controls = {
-        "moment": widgets.IntSlider(
-            value=moments - 1, min=0, max=moments - 1, description="moment",
-            layout={"width": "420px"},
-        ),
-        "scale": widgets.ToggleButtons(
-            options=[FINAL, NEAR, SAME], description="échelle", style={"button_width": "140px"},
-        ),
-    }  # fmt: skip
     return LivePicture(
         draw,
-        controls,
-        play="moment",
+        {
+            "moment": slider("moment", moments - 1, 0, moments - 1, width=420),
+            "scale": widgets.ToggleButtons(
+                options=[FINAL, NEAR, SAME], description="échelle", style={"button_width": "140px"}
+            ),
+        },
         caption=(
             "Lancez la lecture et regardez la largeur du cadre. Puis donnez à tous la même échelle."
         ),
+        panels=panels,
+        play="moment",
     )
 
 
-def _panel(z_e, codebook, half):
+def _dots(z_e, codebook, half):
     """Dots and discs in the square [−half, half]², drawn twice as large then reduced: smooth."""
-    panel = Image.new("RGB", (2 * SIDE, 2 * SIDE), "white")
-    pen = ImageDraw.Draw(panel)
+    square = Image.new("RGB", (2 * SIDE, 2 * SIDE), "white")
+    pen = ImageDraw.Draw(square)
     for points, radius, color, edge in (
         (z_e, 5, figures.COLORS["z"], None),
         (codebook, 11, figures.COLORS["code"], "white"),
     ):
-        places = ((points / half + 1) * SIDE).tolist()
-        for x, y in places:
+        for x, y in ((points / half + 1) * SIDE).tolist():
             y = 2 * SIDE - y
             pen.ellipse([x - radius, y - radius, x + radius, y + radius], color, edge, 2)
-    return panel.reduce(2)
+    return square.reduce(2)

@@ -11,9 +11,12 @@ from .. import figures
 from ..cvae import CVAE, CompletionVAE, visible_part
 from ..evaluation import measure_attributes
 from ..vae import reparameterize
-from .live import RESET, LivePicture, axis, font, to_pil
+from .controls import slider
+from .drawing import CANVAS, GAP, TOP, paper, write, write_title
+from .live import RESET, LivePicture
+from .panels import Chart, Panel
 
-DIGIT = 308  # pixels: side of the large digit
+HIDDEN = np.array([0.80, 0.91, 0.87])  # a light green: what is hidden is the question
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -38,17 +41,18 @@ def condition_explorer(model, classifier, *, mean, std):
             "the demo needs CVAE((1, S, S), num_classes=K, condition_shape=(2,)): square grey "
             "images under classes and two attributes"
         )
-    k, z_dim = model.num_classes, model.z_dim
+    k, z_dim, size = model.num_classes, model.z_dim, model.shape[-1]
     device = next(model.parameters()).device
     mean, std = torch.as_tensor(mean).cpu(), torch.as_tensor(std).cpu()
     others = torch.randn(8, z_dim, generator=torch.Generator().manual_seed(0))
     draws = torch.Generator().manual_seed(1)
-    zoom = max(1, DIGIT // model.shape[-1])
-    side = zoom * model.shape[-1]
-    near = max(1, 98 // model.shape[-1])
-    near_side = 3 * (model.shape[-1] + 2) * near
-    near_x, bars_x, top = side + 24, side + near_side + 64, 30
-    size = (bars_x + 24 * k + 12, top + side + 34)
+    digit = Panel(size, size, max(1, CANVAS // size), left=3)
+    side = 3 * (size + figures.GAP)
+    near = Panel(
+        side, side, max(1, 98 // size), "même consigne, autres z", figures.COLORS["z"],
+        left=digit.right + GAP,
+    )  # fmt: skip
+    classes = Chart(k, near.right + 40, digit.bottom - 26, 24 * k, digit.bottom - TOP - 40)
 
     def values_of(controls):
         """Values of the sliders -> condition `(1, K + 2)` and code `(1, z_dim)`."""
@@ -66,18 +70,13 @@ def condition_explorer(model, classifier, *, mean, std):
         slant, thickness = measure_attributes((images[:1] > 0.5).float())[0].tolist()
         read = classifier(images[:1]).softmax(1)[0]
 
-        picture = Image.new("RGB", size, "white")
-        pen = ImageDraw.Draw(picture)
-        picture.paste(to_pil(figures.image_grid(images[:1], gap=0), zoom), (0, top))
-        pen.rectangle([0, top, side - 1, top + side - 1], outline=figures.COLORS["x"], width=3)
+        picture = Image.new("RGB", (classes.left + 24 * k + 12, digit.bottom + 34), "white")
+        digit.show(picture, paper(images[0]), figures.COLORS["x"], 3)
         measured = f"mesuré : {slant:+.0f}°, {thickness:.1f} px".replace(".", ",").replace("-", "−")
-        pen.text((4, top + side + 6), measured, fill=figures.COLORS["truth"], font=font(17))
-        pen.text((near_x, 4), "même consigne, autres z", fill=figures.COLORS["z"], font=font(16))
-        grid = figures.image_grid(torch.cat([images[1:5], images[:1], images[5:]]), columns=3)
-        picture.paste(to_pil(grid, near), (near_x, top))
-        pen.text((bars_x, 4), "demandé", fill=figures.COLORS["y"], font=font(16))
-        pen.text((bars_x + 90, 4), "lu", fill=figures.COLORS["truth"], font=font(16))
-        _bars(pen, y[0, :k].tolist(), read.tolist(), (bars_x, top), side)
+        write(picture, (4, digit.bottom + 6), measured, size=17)
+        grid = torch.cat([images[1:5], images[:1], images[5:]])
+        near.show(picture, figures.image_grid(grid, columns=3), edge="white")
+        _draw_classes(picture, classes, y[0, :k].tolist(), read.tolist())
         return picture
 
     controls = {}
@@ -108,6 +107,7 @@ def condition_explorer(model, classifier, *, mean, std):
         controls,
         caption="Mélangez deux classes, penchez, épaississez ; puis gardez la consigne et tirez un "
         "autre z.",
+        panels={"digit": digit, "near": near, "classes": classes},
         buttons={again: another_z},
         rows=[[*names[:k], [*names[k : k + 2], again, RESET], names[k + 2 :]]],
     )
@@ -121,19 +121,18 @@ def _slider(name, value, low, high, step, label):
     )  # fmt: skip
 
 
-def _bars(pen, asked, read, corner, height):
+def _draw_classes(picture, chart, asked, read):
     """For each class, two bars: the weight asked for, the probability read."""
-    x0, y0 = corner
-    floor = y0 + height - 26
-    scale = height - 40
-    axis(pen, (x0, floor), (24 * len(asked), scale), 14)
-    for i, pair in enumerate(zip(asked, read)):
-        x = x0 + 24 * i
-        for k, (value, color) in enumerate(zip(pair, ("y", "truth"))):
-            left = x + 9 * k
-            pen.rectangle([left, floor - scale * value, left + 8, floor], figures.COLORS[color])
-        pen.text((x + 4, floor + 4), str(i), fill=figures.COLORS["truth"], font=font(16))
-    pen.line([x0, floor, x0 + 24 * len(asked), floor], fill=figures.COLORS["truth"], width=1)
+    write_title(picture, chart.left, TOP, "demandé", figures.COLORS["y"])
+    write_title(picture, chart.left + 90, TOP, "lu")
+    chart.axis(picture)
+    pen, floor = ImageDraw.Draw(picture), chart.floor
+    for number, pair in enumerate(zip(asked, read)):
+        left = chart.left + chart.slot * number
+        for k, (share, color) in enumerate(zip(pair, ("y", "truth"))):
+            x = left + 9 * k
+            pen.rectangle([x, floor - chart.rise(share), x + 8, floor], figures.COLORS[color])
+        write(picture, (left + 4, floor + 4), str(number))
 
 
 def completion_explorer(model, images, classifier, *, draws=18):
@@ -152,72 +151,69 @@ def completion_explorer(model, images, classifier, *, draws=18):
         raise ValueError("the demo needs a CompletionVAE((1, H, W)), of grey images")
     _, height, width = model.shape
     device = next(model.parameters()).device
-    zoom, small, top = max(1, DIGIT // height), max(1, 84 // height), 30
-    beside = max(1, zoom * height // (small * (height + 2)))  # rows of completions, at most
+    image = Panel(width, height, max(1, CANVAS // height), "image de test", figures.COLORS["x"])
+    small, high, wide = max(1, 84 // height), height + figures.GAP, width + figures.GAP
+    beside = max(1, (image.bottom - TOP) // (small * high))  # rows of completions, at most
     columns = -(-draws // beside)
-    grid_x = zoom * width + 24
-    size = (grid_x + columns * (width + 2) * small, top + zoom * height + 30)
-    corner = [-1, -1]  # where the mouse was pressed, (row, column)
+    imagined = Panel(
+        columns * wide, -(-draws // columns) * high, small, "complétions", figures.COLORS["z"],
+        left=image.right + GAP,
+    )  # fmt: skip
 
     @torch.no_grad()
+    def complete(y, seed):
+        """Completions of what is visible, `(draws, 1, H, W)`."""
+        mu, logvar = (t.cpu() for t in model.prior(draws, y))
+        z = reparameterize(mu, logvar, torch.Generator().manual_seed(seed))
+        return model.decode(z.to(device), y).cpu()
+
     def draw(number, hidden_rows, hidden_columns, seed):
-        image = images[number : number + 1]
+        shown = images[number : number + 1]
         mask = torch.ones(height, width, dtype=torch.bool)
         mask[slice(*hidden_rows), slice(*hidden_columns)] = False
-        y = visible_part(image, mask, model.levels).to(device)
-        generator = torch.Generator().manual_seed(seed)
-        mu, logvar = (t.cpu() for t in model.prior(draws, y))
-        z = reparameterize(mu, logvar, generator).to(device)
-        completions = model.decode(z, y).cpu()
+        completions = complete(visible_part(shown, mask, model.levels).to(device), seed)
         labels, _ = classifier.read(completions)
 
-        picture = Image.new("RGB", size, "white")
-        pen = ImageDraw.Draw(picture)
-        pen.text((0, 4), "image de test", fill=figures.COLORS["x"], font=font(16))
-        pen.text((grid_x, 4), "complétions", fill=figures.COLORS["z"], font=font(16))
-        page = figures.image_grid(image, levels=model.levels, gap=0)
-        hidden = np.array([0.80, 0.91, 0.87])  # a light green: what is hidden is the question
-        page = np.where(mask[:, :, None], page, 0.75 * hidden + 0.25 * page)
-        picture.paste(to_pil(page, zoom), (0, top))
-        box = [
-            zoom * hidden_columns[0],
-            top + zoom * hidden_rows[0],
-            zoom * hidden_columns[1],
-            top + zoom * hidden_rows[1],
-        ]
-        pen.rectangle(box, outline=figures.COLORS["y"], width=3)
-        grid = figures.image_grid(completions, columns=columns)
-        picture.paste(to_pil(grid, small), (grid_x, top))
+        picture = Image.new("RGB", (imagined.right, image.bottom + 30), "white")
+        page = figures.image_grid(shown, levels=model.levels, gap=0)
+        image.show(picture, np.where(mask[:, :, None], page, 0.75 * HIDDEN + 0.25 * page))
+        (top, bottom), (left, right) = hidden_rows, hidden_columns
+        box = [*image.corner(top, left), *image.corner(bottom, right)]
+        ImageDraw.Draw(picture).rectangle(box, outline=figures.COLORS["y"], width=3)
+        imagined.show(picture, figures.image_grid(completions, columns=columns), edge="white")
         counts = Counter(labels.tolist()).most_common()
         text = "le classifieur lit : " + ", ".join(f"{d} ×{n}" for d, n in counts)
-        pen.text((0, size[1] - 26), text, fill=figures.COLORS["truth"], font=font(17))
+        write(picture, (0, image.bottom + 4), text, size=17)
         return picture
 
-    def drag(x, y, pressed):
-        """The rectangle between the corner where the mouse was pressed and where it is now."""
-        row, column = int((y - top) // zoom), int(x // zoom)
+    pressed_on = None  # the pixel where the mouse was pressed, or None
+
+    def on_pointer(x, y, pressed):
+        """The rectangle between the pixel where the mouse was pressed and where it is now."""
+        nonlocal pressed_on
         if pressed:
-            corner[:] = row, column
-        if not (0 <= corner[0] < height and 0 <= corner[1] < width):
+            pressed_on = image.cell_at(x, y)
+        if pressed_on is None:
             return {}  # the drag did not start on the image
-        row, column = min(max(row, 0), height - 1), min(max(column, 0), width - 1)
+        x = min(max(x, image.left), image.right - 1)  # it may end outside of it
+        y = min(max(y, image.top), image.bottom - 1)
+        ends = [divmod(pixel, width) for pixel in (pressed_on, image.cell_at(x, y))]
+        rows, columns = zip(*ends)
         return {
-            "hidden_rows": (min(corner[0], row), max(corner[0], row) + 1),
-            "hidden_columns": (min(corner[1], column), max(corner[1], column) + 1),
+            "hidden_rows": (min(rows), max(rows) + 1),
+            "hidden_columns": (min(columns), max(columns) + 1),
         }
 
-    def range_slider(text, value, high):
+    def range_slider(name, value, high):
         return widgets.IntRangeSlider(
-            value=value, min=0, max=high, description=text, layout={"width": "330px"}
+            value=value, min=0, max=high, description=name, layout={"width": "330px"}
         )
 
     controls = {
-        "number": widgets.IntSlider(
-            value=0, max=len(images) - 1, description="image", layout={"width": "330px"}
-        ),
+        "number": slider("image", 0, 0, len(images) - 1, width=330),
         "hidden_rows": range_slider("lignes", (0, height), height),
         "hidden_columns": range_slider("colonnes", (width // 2, width), width),
-        "seed": widgets.IntSlider(value=0, max=99, description="tirage", layout={"width": "330px"}),
+        "seed": slider("tirage", 0, 0, 99, width=330),
     }
 
     def hide(rows, columns):
@@ -228,7 +224,8 @@ def completion_explorer(model, images, classifier, *, draws=18):
         controls,
         caption="Cliquez et glissez sur l'image de gauche : le rectangle vert est caché, et le "
         f"modèle imagine {draws} suites. Les pixels visibles ne changent jamais.",
-        on_pointer=drag,
+        panels={"image": image, "completions": imagined},
+        on_pointer=on_pointer,
         buttons={
             "Autres tirages": lambda: {"seed": (controls["seed"].value + 1) % 100},
             "Cacher la droite": hide((0, height), (width // 2, width)),

@@ -3,30 +3,15 @@
 import functools
 import math
 
-import ipywidgets as widgets
-import numpy as np
-import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from .. import figures
-from .codebook import DARK, GAP, Codebook, frozen, panel_title, paper, paste_image
-from .live import (
-    CANVAS,
-    FOCUS,
-    FOCUS_TEXT,
-    TOP,
-    WAITING,
-    LivePicture,
-    amount,
-    axis,
-    bars,
-    cell_box,
-    class_box,
-    decimal,
-    font,
-    seed_box,
-    temperature_slider,
-)
+from .codebook import Codebook, frozen
+from .controls import another_seed
+from .drawing import CANVAS, DARK, FOCUS, GAP, TOP, amount, decimal, write, write_lines, write_title
+from .live import LivePicture
+from .panels import Chart
+from .steps import follow, step_controls
 
 LIKELIEST = 10  # atoms whose probability is shown
 LAW = 386  # width of their chart
@@ -53,68 +38,51 @@ def prior_explorer(model, priors, images, *, temperature=1.0):
     num_classes = _check_priors(book, priors)
     priors = {name: frozen(prior) for name, prior in priors.items()}
     count = book.height * book.width
-    side, zoom = CANVAS // max(book.height, book.width), book.zoom(CANVAS)
-    middle = CANVAS + GAP
-    right = middle + CANVAS + GAP
-    size = (right + LAW, TOP + CANVAS + 40)
+    codes = book.map_panel(CANVAS, "carte des codes", figures.CODE_TEXT)
+    image = book.image_panel(CANVAS, "image décodée", figures.COLORS["x"], left=codes.right + GAP)
+    right = image.right + GAP
+    bars = min(book.num_codes, LIKELIEST + 1)  # the last one for all the other atoms
+    law = Chart(bars, right + 36, TOP + 170, LAW - 44, 140)
 
     @functools.lru_cache(maxsize=64)
     def drawn(prior, temperature, seed, label=None):
         return _draw_codes(priors[prior], label, temperature, seed, book)
 
-    def draw(step, prior, temperature, seed, label=None):
-        steps = drawn(prior, temperature, seed, label)[:step]
-        codes = [None] * count
-        for place, code, _ in steps:
-            codes[place] = code
+    def draw(step, model, temperature, seed, label=None):
+        steps = drawn(model, temperature, seed, label)[:step]
+        told = {place: code for place, code, _ in steps}
+        so_far = [told.get(place) for place in range(count)]  # None: it waits
 
-        picture = Image.new("RGB", size, "white")
-        pen = ImageDraw.Draw(picture)
-        panel_title(pen, 0, "carte des codes", figures.CODE_TEXT)
-        book.paste_map(picture, (0, TOP), side, codes)
-        panel_title(pen, middle, "image décodée", figures.COLORS["x"])
-        paste_image(picture, _half_drawn(codes, book), zoom, (middle, TOP))
-        if None in codes:
+        picture = Image.new("RGB", (right + LAW, TOP + CANVAS + 40), "white")
+        book.show_map(picture, codes, so_far)
+        image.show(picture, book.half_drawn(so_far))
+        if None in so_far:
             text = f"en gris : pas encore tiré, décodé comme l'atome {book.background}"
-            pen.text((0, TOP + CANVAS + 24), text, fill="#666666", font=font(16), anchor="lm")
+            write(picture, (0, TOP + CANVAS + 24), text, "#666666", anchor="lm")
         if not steps:
-            pen.text((right, TOP), "aucun code tiré", fill=DARK, font=font(16))
+            write_title(picture, right, TOP, "aucun code tiré")
             return picture
-        place, code, law = steps[-1]
-        pen.rectangle(cell_box(place, book.width, side), outline=FOCUS, width=4)
-        book.frame_cell(pen, place, zoom, (middle, TOP))
-        panel_title(pen, right, f"loi de la case {step}, sachant celles d'avant", FOCUS_TEXT)
-        _draw_law(picture, pen, (right, TOP + 170), law, code, book)
-        for number, (text, color) in enumerate(_bill(steps, count, book.num_codes)):
-            where = (right, TOP + 250 + 24 * number)
-            pen.text(where, text, fill=color, font=font(16), anchor="lm")
+        place, code, probabilities = steps[-1]
+        codes.frame(picture, place)
+        image.frame(picture, place)
+        title = f"loi de la case {step}, sachant celles d'avant"
+        write_title(picture, right, TOP, title, FOCUS)
+        _draw_law(picture, law, probabilities, code, book)
+        write_lines(picture, (right, law.floor + 72), _bill(steps, count, book.num_codes))
         return picture
 
-    controls = {
-        "step": widgets.IntSlider(
-            value=count // 2 + 1, min=0, max=count, description="case", layout={"width": "340px"}
-        ),
-        "prior": widgets.Dropdown(
-            options=list(priors), description="prior", layout={"width": "270px"}
-        ),
-        "temperature": temperature_slider(temperature),
-        "seed": seed_box(),
-    }
-    rows = [["step", "prior"], ["temperature", "seed"]]
-    if num_classes is not None:
-        controls["label"] = class_box(num_classes)
-        rows[1].append("label")
-    draws = torch.Generator().manual_seed(1)
+    controls = step_controls(
+        "case", count // 2 + 1, count, priors, temperature, num_classes=num_classes, kind="prior"
+    )
     return LivePicture(
         draw,
         controls,
         caption="Lancez ▶ : le prior tire les codes un par un, le décodeur en fait une image. "
         "Arrêtez-vous sur un code qui coûte cher, puis baissez la température, ou changez de "
         "classe ou de prior.",
-        buttons={
-            "Autre tirage": lambda: {"seed": int(torch.randint(10_000, (1,), generator=draws))}
-        },
-        rows=rows,
+        panels={"codes": codes, "image": image, "law": law},
+        buttons={"Autre tirage": another_seed()},
+        rows=[["step"], [name for name in controls if name != "step"]],
         play="step",
     )
 
@@ -138,21 +106,9 @@ def _check_priors(book, priors):
 
 
 def _draw_codes(prior, label, temperature, seed, book):
-    """One map of codes, drawn by a prior: a list of (place, code, law of the code)."""
-    steps = []
-
-    def note(place, values, probabilities):
-        law = probabilities[0].tolist()  # at once: the tensor will serve again
-        steps.append((place, int(values[0]), law if isinstance(law, list) else [1 - law, law]))
-
-    conditional = getattr(prior, "num_classes", None) is not None
-    prior.sample(
-        1,
-        torch.tensor([label], device=book.device) if conditional else None,
-        generator=torch.Generator(book.device).manual_seed(seed),
-        temperature=temperature,
-        callback=note,
-    )
+    """The steps of one map of codes, drawn by a prior; the label is for those that have classes."""
+    label = None if getattr(prior, "num_classes", None) is None else label
+    steps = follow(prior, label, temperature, seed, device=book.device)
     if len(steps) != book.height * book.width:
         raise ValueError(
             f"a prior told {len(steps)} codes: expected {book.height * book.width}, "
@@ -161,19 +117,8 @@ def _draw_codes(prior, label, temperature, seed, book):
     return steps
 
 
-def _half_drawn(codes, book):
-    """The image of codes some of which wait, paler where they do: colours `(H, W, 3)`."""
-    filled = tuple(book.background if code is None else code for code in codes)
-    page = paper(book.decode(filled))
-    waits = np.array([code is None for code in codes]).reshape(book.height, book.width)
-    step = page.shape[0] // book.height
-    waits = waits.repeat(step, 0).repeat(step, 1)[..., None]
-    return np.where(waits, 0.5 * page + np.array(WAITING) - 0.5, page)
-
-
-def _draw_law(picture, pen, corner, law, code, book):
+def _draw_law(picture, chart, law, code, book):
     """The most probable atoms, their tiles under their bars; one bar for all the others."""
-    x, floor = corner
     ranked = sorted(range(len(law)), key=lambda atom: -law[atom])[:LIKELIEST]
     if code not in ranked:
         ranked[-1] = code
@@ -181,27 +126,27 @@ def _draw_law(picture, pen, corner, law, code, book):
     others = len(law) - len(ranked)
     if others:
         shares.append(max(0.0, 1 - sum(shares)))
-    axis(pen, (x + 32, floor), (LAW - 36, 140), 14)
-    place, inside = ranked.index(code), (x + 36, floor)
+    chart.axis(picture)
     colors, note = (figures.COLORS["prior"], FOCUS), f"p({code}) = {decimal(law[code], 3)}"
-    bars(pen, inside, (LAW - 44, 140), shares, place, colors, labels=[""] * len(shares), note=note)
-    slot = (LAW - 44) / len(shares)
-    side = min(30, int(slot))
-    for number, atom in enumerate([*ranked, *[None] * (others > 0)]):
-        left = round(inside[0] + slot * (number + 0.5) - side / 2)
-        if atom is not None:
-            picture.paste(book.tile(atom, side), (left, floor + 8))
-        text = f"+{others}" if atom is None else str(atom)
-        where = (left + side / 2, floor + side + 24)
-        pen.text(where, text, fill=FOCUS_TEXT if atom == code else DARK, font=font(14), anchor="ms")
+    labels = [""] * len(shares)  # the tiles are there
+    chart.bars(picture, shares, ranked.index(code), colors, labels=labels, note=note)
+    side = min(30, int(chart.slot))
+    below = chart.floor + side + 24
+    for number, atom in enumerate(ranked):
+        left = round(chart.middle(number) - side / 2)
+        picture.paste(book.tile(atom, side), (left, chart.floor + 8))
+        color = FOCUS if atom == code else DARK
+        write(picture, (left + side / 2, below), str(atom), color, 14, "ms")
+    if others:
+        write(picture, (chart.middle(len(ranked)), below), f"+{others}", DARK, 14, "ms")
 
 
 def _bill(steps, count, num_codes):
     """What the last code cost, and all so far: lines of text and their colours."""
-    bits = [0.0 - math.log2(max(law[code], 1e-30)) for _, code, law in steps]  # never −0.0
+    bits = [step.nats / math.log(2) for step in steps]
     total, flat = sum(bits), math.log2(num_codes)
     return [
-        (f"case {len(steps)} sur {count} : atome {steps[-1][1]}", FOCUS_TEXT),
+        (f"case {len(steps)} sur {count} : atome {steps[-1][1]}", FOCUS),
         (f"coût : {amount(bits[-1], 2, 'bit')}, au lieu de {decimal(flat)} sans prior", DARK),
         (f"total : {amount(total, 1, 'bit')}, au lieu de {decimal(flat * len(steps), 1)}", DARK),
         (f"soit {amount(total / len(steps), 2, 'bit')} par code", DARK),

@@ -78,6 +78,12 @@ window.course = {
     const box = this.picture(i).getBoundingClientRect()
     return [box.left, box.top, box.right, Math.min(box.bottom, innerHeight)].map(Math.round)
   },
+  sizes(i) {  // of a picture, on the screen and in its file; of its demo
+    const picture = this.picture(i), { left, top, width, height } = picture.getBoundingClientRect()
+    const demo = picture.closest('.course-demo').getBoundingClientRect().height
+    return { left, top, width, height, wide: picture.naturalWidth, high: picture.naturalHeight,
+      demo }
+  },
   outputs() {
     return this.notebook().widgets.map(w => w.model).filter(m => m.type === 'code').map(m => ({
       source: m.sharedModel.getSource(), tags: m.getMetadata('tags') || [],

@@ -6,7 +6,7 @@ How long a demo takes to answer is measured by `tests/benchmarks/demos.py`.
 import lab
 import nbformat
 import pytest
-from notebook_files import NOTEBOOKS
+from notebook_files import NOTEBOOKS, ROOT
 from PIL import ImageStat
 
 WIDGETS = "__import__('ipywidgets.widgets.widget').widgets.widget"
@@ -97,6 +97,64 @@ def test_a_demo_run_again_leaves_nothing_of_the_one_before(notebook):
         assert notebook.ask("__import__('matplotlib.pyplot').pyplot.get_fignums()") == "[]"
 
 
+# ---- on a projector ----------------------------------------------------------------------------
+
+
+def written_and_run(name, sources, folder, chrome, address):
+    """A notebook of these cells, open, once they have run."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / name)
+    notebook = lab.Notebook(chrome, address(name))
+    notebook.run_all(timeout=60)
+    return notebook
+
+
+ENLARGED = ("field", "condition", "painting, grey", "commitment")
+PROJECTED = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from demo_cases import CASES
+from course_utils.demos import live
+live.figures.PROJECTION = True
+made = {{name: CASES[name].make() for name in {ENLARGED}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def projected(folder, chrome, address):
+    sources = [PROJECTED, *(f"made[{name!r}]" for name in ENLARGED)]
+    notebook = written_and_run("projected.ipynb", sources, folder, chrome, address)
+    yield notebook
+    notebook.close()
+
+
+@pytest.mark.parametrize("name", ENLARGED)
+def test_on_a_projector_a_demo_fits_on_the_screen_in_its_proportions(name, projected):
+    cell = 1 + ENLARGED.index(name)
+    projected.show(cell)
+    picture = projected.page.evaluate("i => course.sizes(i)", cell)
+    across, down = picture["width"] / picture["wide"], picture["height"] / picture["high"]
+    assert across == pytest.approx(down, rel=0.01) and across > 0.95
+    assert picture["demo"] <= 591
+
+
+def test_on_a_projector_a_click_chooses_the_cell_under_the_mouse(projected):
+    cell = 1 + ENLARGED.index("field")
+    projected.show(cell)
+    picture = projected.page.evaluate("i => course.sizes(i)", cell)
+    scale = picture["width"] / picture["wide"]
+    for row, column in ((0, 0), (9, 12), (3, 9)):
+        x, y = (30 * scale * (k + 0.9) for k in (column, row))  # near the next one
+        projected.page.mouse.move(picture["left"] + x, picture["top"] + y)
+        projected.page.wait_for_timeout(200)  # a hand stops before it presses
+        projected.page.mouse.down()
+        projected.page.mouse.up()
+        projected.wait_idle()
+        chosen = projected.ask("[made['field'].controls[k].value for k in ('row', 'column')]")
+        assert chosen == f"[{row}, {column}]"
+
+
 # ---- the tests themselves: what they say of demos broken on purpose ----------------------------
 
 BROKEN = """
@@ -122,11 +180,8 @@ DEMOS = {
 
 @pytest.fixture(scope="module")
 def broken(folder, chrome, address):
-    cells = [nbformat.v4.new_code_cell(source) for source in (BROKEN, *DEMOS.values())]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "broken.ipynb")
-    notebook = lab.Notebook(chrome, address("broken.ipynb"))
-    notebook.run_all(timeout=60)
+    sources = [BROKEN, *DEMOS.values()]
+    notebook = written_and_run("broken.ipynb", sources, folder, chrome, address)
     yield notebook
     notebook.close()
 

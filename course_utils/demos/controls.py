@@ -1,0 +1,64 @@
+"""The controls that several demos have, and what is written in them."""
+
+import ipywidgets as widgets
+import torch
+
+
+def slider(name, value, low, high, width):
+    """A slider of whole numbers, `width` pixels wide with its name."""
+    return widgets.IntSlider(
+        value=value, min=low, max=high, description=name, layout={"width": f"{width}px"}
+    )
+
+
+def number_box(name, value, low, high):
+    return widgets.BoundedIntText(
+        value=value, min=low, max=high, description=name, layout={"width": "150px"}
+    )
+
+
+def chooser(name, options, width=270, value=None):
+    """A list to choose from, its first option at the start unless `value` says another."""
+    box = widgets.Dropdown(options=options, description=name, layout={"width": f"{width}px"})
+    if value is not None:
+        box.value = value
+    return box
+
+
+def temperature_slider(value):
+    return widgets.FloatSlider(
+        value=value, min=0.0, max=2.0, step=0.1, description="température",
+        readout_format=".1f", layout={"width": "270px"}, style={"description_width": "initial"},
+    )  # fmt: skip
+
+
+def seed_box():
+    return number_box("tirage", 0, 0, 9999)
+
+
+def class_box(num_classes):
+    return number_box("classe", 0, 0, num_classes - 1)
+
+
+def another_seed():
+    """What a button « Autre image » calls: another seed each time, the same ones in each demo."""
+    draws = torch.Generator().manual_seed(1)
+    return lambda: {"seed": int(torch.randint(10_000, (1,), generator=draws))}
+
+
+def edits_box():
+    """What was changed by hand is a control as well: « Revenir au départ » forgets it."""
+    return widgets.Text(
+        value="", disabled=True, description="retouches", placeholder="aucune",
+        layout={"width": "250px"},
+    )  # fmt: skip
+
+
+def read_edits(text):
+    """`"28=1 36=0"` -> `{27: (1,), 35: (0,)}`: cells are counted from 1, as on the slider."""
+    pairs = [edit.split("=") for edit in text.split()]
+    return {int(cell) - 1: tuple(map(int, values.split(","))) for cell, values in pairs}
+
+
+def write_edits(edits):
+    return " ".join(f"{cell + 1}={','.join(map(str, values))}" for cell, values in edits.items())

@@ -1,0 +1,102 @@
+"""What the demos draw with: colours, texts and enlarged images, on PIL pictures."""
+
+import functools
+import io
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import to_rgb
+from PIL import Image, ImageDraw, ImageFont
+
+from .. import figures
+
+CANVAS = 308  # pixels: side of the image being drawn
+TOP = 30  # height of the titles above the panels
+GAP = 24  # between two panels
+DARK = figures.COLORS["truth"]
+WAITING = (0.93, 0.93, 0.93)  # a pixel not drawn yet
+FOCUS = figures.COLORS["focus"]
+FOCUS_TEXT = "#7A5B00"  # the same, in a text: dark enough to read
+
+
+# ---------------------------------------------------------------------------------------------
+# Numbers and texts
+# ---------------------------------------------------------------------------------------------
+
+
+def decimal(value, digits=2):
+    """A number as French writes it: 0,25."""
+    return f"{value:.{digits}f}".replace(".", ",")
+
+
+def amount(value, digits, unit):
+    """A number and its unit: 1,5 nat, 2,0 nats."""
+    return f"{decimal(value, digits)} {unit}{'s' if value >= 2 else ''}"
+
+
+@functools.cache
+def font(size):
+    """The typeface of the figures, for texts in a PIL image; `size` in pixels."""
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(str(path), size)
+
+
+def write(picture, where, text, color=DARK, size=16, anchor="la"):
+    """A text at a point; `anchor` is what stands there, as PIL names it: "la", its upper left."""
+    color = FOCUS_TEXT if color == FOCUS else color
+    ImageDraw.Draw(picture).text(where, text, fill=color, font=font(size), anchor=anchor)
+
+
+def write_title(picture, left, top, text, color=DARK):
+    """The title of what begins at this corner, just above it."""
+    write(picture, (left, top - 7), text, color, anchor="ls")
+
+
+def write_lines(picture, where, lines, step=24, size=16):
+    """Texts and their colours, `[(text, color), …]`, one under the other."""
+    x, y = where
+    for number, (text, color) in enumerate(lines):
+        write(picture, (x, y + step * number), text, color, size)
+
+
+# ---------------------------------------------------------------------------------------------
+# Images
+# ---------------------------------------------------------------------------------------------
+
+
+def to_pil(page, zoom=1):
+    """Array `(H, W, 3)` in [0, 1] -> PIL image, every pixel enlarged `zoom` times."""
+    image = Image.fromarray((np.clip(page, 0, 1) * 255).round().astype(np.uint8))
+    return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
+
+
+def paper(image):
+    """Intensities `(C, H, W)` -> colours `(H, W, 3)`, dark ink on white paper."""
+    return figures.image_grid(image[None], gap=0)
+
+
+def tinted(shares, color):
+    """Shares in [0, 1], `(…, 1 or 3)` -> colours, from white to this one."""
+    return 1 - shares * (1 - np.array(to_rgb(color)))
+
+
+def draw_offline(paint, size):
+    """Draw on a matplotlib figure of `size` (width, height) pixels without showing it.
+
+    Args:
+        paint: function of the figure.
+
+    Returns:
+        the PIL image.
+    """
+    with plt.ioff():
+        figure = plt.figure(figsize=(size[0] / 100, size[1] / 100), dpi=100)
+        try:
+            paint(figure)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=100)
+        finally:
+            plt.close(figure)
+    return Image.open(buffer).convert("RGB")

@@ -1,0 +1,226 @@
+"""What an output of a PixelCNN reads, and what it misses (notebook 03b)."""
+
+import textwrap
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .. import figures
+from .controls import chooser, slider
+from .drawing import DARK, FOCUS, GAP, write, write_lines
+from .live import LivePicture
+from .panels import Panel
+
+GRID = 13  # side of the grid, in pixels of the image
+NETWORKS = ("simple", "à portes (deux piles)")
+MASKS = {"A puis B": ("A", "B"), "B partout": ("B", "B"), "A partout": ("A", "A")}
+READ, FORBIDDEN = figures.COLORS["x"], "#B3261E"
+TOO_FAR, LATER, HATCH = "#CFE3F1", "#F2F2F2", "#444444"
+
+
+def receptive_field_explorer():
+    """Which pixels an output of a PixelCNN reads, and which it misses.
+
+    A pixel that no number of layers would let it read is in the blind spot; others are only too
+    far. « A partout » shows a stack without residual links, which would give each layer the pixel
+    that its mask A hides.
+
+    Returns:
+        LivePicture: a widget; the last line of a cell shows it.
+    """
+    grid = Panel(GRID, GRID, 30, top=0)
+    right = grid.right + GAP
+
+    def draw(layers, kernel, network, masks, row, column):
+        gated, (first, others) = network != NETWORKS[0], MASKS[masks]
+        kinds = (first,) + (others,) * (layers - 1)
+        read = _pixels_read(kinds, kernel, gated, (row, column))
+        # so many more layers cross the whole grid
+        deeper = _pixels_read(kinds + ("B",) * GRID, kernel, gated, (row, column))
+        later = np.arange(GRID**2).reshape(GRID, GRID) >= row * GRID + column
+        parts = {
+            "read": read & ~later,
+            "blind": ~deeper & ~later,
+            "far": deeper & ~read & ~later,
+            "forbidden": read & later,
+            "later": later & ~read,
+        }
+        picture = Image.new("RGB", (right + 560, grid.bottom + 3), "white")
+        for kind, part in parts.items():
+            for pixel in np.flatnonzero(part):
+                _tile(picture, grid.box(pixel), kind)
+        grid.frame(picture, row * GRID + column)
+        counts = {kind: int(part.sum()) for kind, part in parts.items()}
+        _legend(picture, (right, 2), counts)
+        text, color = _verdict(counts, masks, layers)
+        lines = [(line, color) for line in textwrap.wrap(text, 56)]
+        write_lines(picture, (right, 112), lines, size=17)
+        (_gated_kernels if gated else _plain_kernels)(picture, (right, 196), kernel, MASKS[masks])
+        return picture
+
+    def on_pointer(x, y, pressed):
+        """A click, or a drag, chooses the output."""
+        pixel = grid.cell_at(x, y)
+        return {} if pixel is None else {"row": pixel // GRID, "column": pixel % GRID}
+
+    return LivePicture(
+        draw,
+        {
+            "layers": slider("couches", 6, 1, 8, width=260),
+            "kernel": chooser("noyau", (3, 5, 7), width=150),
+            "network": chooser("réseau", NETWORKS),
+            "masks": chooser("masques", list(MASKS), width=220),
+            "row": slider("ligne", GRID // 2, 0, GRID - 1, width=260),
+            "column": slider("colonne", GRID // 2, 0, GRID - 1, width=260),
+        },
+        caption="Cliquez sur un pixel : en bleu, ceux dont sa loi dépend ; ajoutez des couches, "
+        "puis des portes, et voyez ce que devient l'angle mort ; trompez-vous enfin de masques.",
+        panels={"grid": grid},
+        on_pointer=on_pointer,
+        rows=[["layers", "kernel", "network", "masks"], ["row", "column"]],
+    )
+
+
+def _pixels_read(kinds, kernel, gated, pixel):
+    """Pixels that one output reads: booleans `(GRID, GRID)`.
+
+    From the output back to the image, we follow which units of each layer count.
+
+    Args:
+        kinds: mask of each layer from the first, `("A", "B", "B")` when they are right.
+        kernel: side of all their kernels.
+        gated: two stacks, or one.
+        pixel: `(row, column)` of the output.
+    """
+    horizontal = np.zeros((GRID, GRID), dtype=bool)
+    horizontal[pixel] = True
+    vertical = np.zeros_like(horizontal)
+    for kind in reversed(kinds):
+        kernels = _kernels(kernel, gated, kind)
+        if gated:  # the link: at each pixel, the horizontal stack reads the vertical one
+            vertical = _spread(vertical | horizontal, kernels["vertical"])
+        horizontal = _spread(horizontal, kernels["horizontal"])
+    # the vertical stack starts from the image moved down by one row
+    horizontal[:-1] |= vertical[1:]
+    return horizontal
+
+
+def _kernels(size, gated, kind):
+    """The kernels of a layer, `(size, size)` booleans around their pixel: what each may read."""
+    reach = size // 2
+    above = np.arange(size)[:, None].repeat(size, 1) < reach
+    own_row = np.arange(size)[:, None].repeat(size, 1) == reach
+    left = np.arange(size)[None, :] < reach + (kind == "B")
+    if gated:
+        return {"vertical": above | own_row, "horizontal": own_row & left}
+    return {"horizontal": above | (own_row & left)}
+
+
+def _spread(cells, kernel):
+    """All the places that the kernel reads, when it is put on each of these cells."""
+    reach = len(kernel) // 2
+    page = np.zeros((GRID + 2 * reach, GRID + 2 * reach), dtype=bool)
+    for i, j in np.argwhere(kernel).tolist():
+        page[i : i + GRID, j : j + GRID] |= cells
+    return page[reach:-reach, reach:-reach]
+
+
+def _verdict(counts, masks, layers):
+    """One sentence on what the output reads, and its colour."""
+    blind, far = counts["blind"], counts["far"]
+    if counts["forbidden"]:
+        return "Interdit : la sortie lit sa propre valeur, celle qu'elle doit deviner.", FORBIDDEN
+    if not counts["read"] + blind + far:
+        return "C'est le premier pixel : il n'y a rien à lire avant lui.", figures.COLORS["y"]
+    if masks == "A partout" and layers > 1 and blind:
+        return (
+            f"Rien d'interdit, mais un angle mort de {_pixels(blind)} : sans lien résiduel, chaque "
+            "masque A de plus éloigne la sortie de ses voisins.",
+            FOCUS,
+        )
+    if blind:
+        verb = "reste invisible" if blind == 1 else "restent invisibles"
+        return (
+            f"Un angle mort de {_pixels(blind)} : même avec plus de couches, "
+            f"{'il' if blind == 1 else 'ils'} {verb}.",
+            FOCUS,
+        )
+    if far:
+        return (
+            f"Pas d'angle mort, mais {_pixels(far)} encore trop loin : ajoutez des couches.",
+            READ,
+        )
+    return "Pas d'angle mort : la sortie lit tous les pixels d'avant.", figures.COLORS["y"]
+
+
+def _pixels(count):
+    return f"{count} pixel" if count == 1 else f"{count} pixels"
+
+
+def _tile(picture, box, kind):
+    """A pixel of the grid, or of the legend."""
+    pen = ImageDraw.Draw(picture)
+    fills = {"read": READ, "far": TOO_FAR, "forbidden": FORBIDDEN, "later": LATER}
+    pen.rectangle(box, fill=fills.get(kind, "white"), outline="#BBBBBB")
+    if kind == "blind":  # hatched
+        x, y, right, _ = box
+        side = right - x
+        for start in range(3, 2 * side, 7):
+            low, high = max(0, start - side), min(start, side)
+            pen.line([x + low, y + start - low, x + high, y + start - high], fill=HATCH)
+
+
+def _legend(picture, corner, counts):
+    """What the tints mean, and how many pixels have each: three entries in a column."""
+    total = counts["read"] + counts["blind"] + counts["far"]
+    entries = {
+        "read": f"lus : {counts['read']} sur {total}",
+        "blind": f"angle mort : {counts['blind']}",
+        "far": f"trop loin : {counts['far']}",
+        "later": "à deviner plus tard",
+        "forbidden": f"interdit, mais lu : {counts['forbidden']}",
+        "output": "la sortie",
+    }
+    for number, (kind, text) in enumerate(entries.items()):
+        place = Panel(
+            1, 1, 22, left=corner[0] + 270 * (number // 3), top=corner[1] + 32 * (number % 3)
+        )
+        _tile(picture, place.box(0), kind)
+        if kind == "output":
+            place.frame(picture, 0)
+        color, size = (READ, 20) if kind == "read" else (DARK, 16)
+        write(picture, (place.right + 10, place.top + 11), text, color, size, "lm")
+
+
+def _plain_kernels(picture, corner, size, kinds):
+    x, y = corner
+    for number, (title, kind) in enumerate(zip(("première couche", "couches suivantes"), kinds)):
+        kernel = _kernels(size, False, kind)["horizontal"]
+        left = x + 220 * number
+        _kernel_grid(picture, (left, y + 26), f"{title} : {kind}", kernel, size // 2)
+
+
+def _gated_kernels(picture, corner, size, kinds):
+    x, y = corner
+    reach = size // 2
+    above = _kernels(size, True, "B")["vertical"][: reach + 1]
+    panel = _kernel_grid(picture, (x, y + 26), "pile verticale", above)
+    note = [("(sur l'image descendue", "#666666"), ("d'une ligne)", "#666666")]
+    write_lines(picture, (x, panel.bottom + 10), note, step=18, size=13)
+    for number, (title, kind) in enumerate(zip(("première couche", "couches suivantes"), kinds)):
+        row = _kernels(size, True, kind)["horizontal"][reach : reach + 1]
+        text = f"pile horizontale, {title} : {kind}"
+        _kernel_grid(picture, (x + 220, y + 26 + 70 * number), text, row, 0)
+
+
+def _kernel_grid(picture, corner, title, kernel, centre=None):
+    """A mask, ones and zeros; the pixel itself is outlined, in the row `centre`."""
+    rows, columns = kernel.shape
+    panel = Panel(columns, rows, 23, title, left=corner[0], top=corner[1])
+    panel.write_title(picture)
+    for cell, one in enumerate(kernel.flat):
+        fill, color = (TOO_FAR, DARK) if one else (LATER, "#999999")
+        panel.write_in(picture, cell, str(int(one)), fill, color)
+    if centre is not None:
+        panel.frame(picture, centre * columns + columns // 2)
+    return panel

@@ -1,0 +1,61 @@
+"""What three demos share: a model draws an image one value at a time, and each has its price."""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from .controls import chooser, class_box, seed_box, slider, temperature_slider
+
+
+class Step(NamedTuple):
+    """A value drawn: where, which one, and with what probabilities."""
+
+    place: int
+    value: int
+    law: list
+
+    @property
+    def nats(self):
+        """−log of the probability of the value."""
+        return 0.0 - math.log(max(self.law[self.value], 1e-30))  # never −0.0
+
+
+def follow(model, label, temperature, seed, *, device="cpu", **known):
+    """One image drawn by a model: its steps, in their order; `known` is what it need not draw."""
+    steps = []
+
+    def note(place, values, probabilities):
+        law = probabilities[0].tolist()  # at once: the tensor will serve again
+        law = law if isinstance(law, list) else [1 - law, law]
+        steps.append(Step(place, int(values[0]), law))
+
+    model.sample(
+        1,
+        None if label is None else torch.tensor([label], device=device),
+        generator=torch.Generator(device).manual_seed(seed),
+        temperature=temperature,
+        callback=note,
+        **known,
+    )
+    return steps
+
+
+def step_controls(name, start, count, models, temperature, *, num_classes=None, kind="modèle"):
+    """The controls of such a demo: how many steps, of which model, by which random numbers.
+
+    Args:
+        name: of a step, on its slider.
+        start, count: number of steps at the start, and at most.
+        models: `{name: model}`.
+        temperature: at the start.
+        num_classes: of the models that have some.
+        kind: what the models are called.
+    """
+    controls = {
+        "step": slider(name, start, 0, count, width=350),
+        "model": chooser(kind, list(models)),
+        "temperature": temperature_slider(temperature),
+        "seed": seed_box(),
+    }
+    return controls if num_classes is None else controls | {"label": class_box(num_classes)}
