@@ -991,8 +991,8 @@ def test_the_sampler_shows_and_bills_the_models_own_draw(kind, step, temperature
         f"pixel {step} sur 30",
         f"tiré : {value}",
         *(f"p({k}) = {scene.french(share, 2)}" for k, share in enumerate(law)),
-        f"coût : {scene.french(steps[-1].nats, 2)} nat",
-        f"total : {scene.french(sum(each.nats for each in steps), 1)} nats",
+        f"coût : {scene.amount(steps[-1].nats, 2, 'nat')}",
+        f"total : {scene.amount(sum(each.nats for each in steps), 1, 'nat')}",
     } <= set(said)
     if step == 30 and temperature == 1:
         nats = -model.log_prob(model.sample(1, generator=seeded(seed))).item()

@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw
 
 from .. import figures
 from ..autoregressive.made import masks as made_masks
+from ..language import decimal, tr
 from .controls import another_seed, chooser, number_box, slider
-from .drawing import CANVAS, DARK, FOCUS, GAP, TOP, decimal, tinted, write, write_lines, write_title
+from .drawing import CANVAS, DARK, FOCUS, GAP, TOP, nats, tinted, write, write_lines, write_title
 from .live import LivePicture
 from .panels import Chart, Panel
 from .steps import follow, step_controls
@@ -37,9 +38,9 @@ def sampling_explorer(models, *, temperature=1.0):
         raise ValueError("the demo needs models of the same grey images (1, H, W), without classes")
     _, height, width = shape
     dims, zoom, color = height * width, max(1, CANVAS // height), figures.COLORS["x"]
-    image = Panel(width, height, zoom, "image", color)
+    image = Panel(width, height, zoom, tr("image"), color)
     chances = Panel(
-        width, height, zoom, "p(xᵢ = 1 | pixels d'avant)", color, left=image.right + GAP
+        width, height, zoom, tr("p(xᵢ = 1 | pixels d'avant)"), color, left=image.right + GAP
     )
     right = chances.right + GAP
     law = Chart(2, right + 36, TOP + 180, 180, 130)
@@ -57,29 +58,32 @@ def sampling_explorer(models, *, temperature=1.0):
         image.show_so_far(picture, pixels, 1 - values)
         chances.show_so_far(picture, pixels, tinted(shares, color))
         if not step:
-            write_title(picture, right, TOP, "aucun pixel tiré")
+            write_title(picture, right, TOP, tr("aucun pixel tiré"))
             return picture
-        write_title(picture, right, TOP, f"pixel {step} sur {dims}", FOCUS)
+        title = tr("pixel {step} sur {count}", step=step, count=dims)
+        write_title(picture, right, TOP, title, FOCUS)
         _, value, probabilities = steps[-1]
         labels = [f"p({k}) = {decimal(p)}" for k, p in enumerate(probabilities)]
         tints = (figures.COLORS["prior"], color)
         law.axis(picture)
         law.bars(picture, probabilities, value, tints, labels=labels, note="")
         lines = [
-            (f"tiré : {value}", color),
-            (f"coût : {decimal(steps[-1].nats)} nat", DARK),
-            (f"total : {decimal(sum(each.nats for each in steps), 1)} nats", DARK),
+            (tr("tiré : {value}", value=value), color),
+            (tr("coût : {cost}", cost=nats(steps[-1].nats, 2)), DARK),
+            (tr("total : {cost}", cost=nats(sum(each.nats for each in steps), 1)), DARK),
         ]
         write_lines(picture, (right, law.floor + 34), lines)
         return picture
 
     return LivePicture(
         draw,
-        step_controls("pixel", dims // 2 - width // 2, dims, models, temperature),
-        caption="Lancez ▶ : l'image se dessine ligne par ligne. Arrêtez-vous sur un pixel hésitant "
-        "(p proche de 0,5). Puis gardez le tirage et changez la température, ou le modèle.",
+        step_controls(tr("pixel"), dims // 2 - width // 2, dims, models, temperature),
+        caption=tr(
+            "Lancez ▶ : l'image se dessine ligne par ligne. Arrêtez-vous sur un pixel hésitant (p "
+            "proche de 0,5). Puis gardez le tirage et changez la température, ou le modèle."
+        ),
         panels={"image": image, "chances": chances, "law": law},
-        buttons={"Autre image": another_seed()},
+        buttons={tr("Autre image"): another_seed()},
         rows=[["step"], ["model", "temperature", "seed"]],
         play="step",
     )
@@ -89,7 +93,8 @@ def sampling_explorer(models, *, temperature=1.0):
 # The masks of MADE
 # ---------------------------------------------------------------------------------------------
 
-MASKS = ("justes", "diapositive 13", "sans masque")
+RIGHT, SLIDE, NONE = MASKS = tr("justes"), tr("diapositive 13"), tr("sans masque")
+NATURAL, RANDOM = ORDERS = tr("naturel"), tr("au hasard")
 RADIUS = 17  # of a unit, in pixels
 
 
@@ -117,7 +122,7 @@ def mask_explorer(dims=5, hidden=7):
         picture = Image.new("RGB", (1000, 400), "white")
         _draw_network(picture, _unit_places(layers, dims, hidden), weights, degrees, active)
         for k, (x, _) in enumerate(outputs):
-            write(picture, (x, 384), f"rang {rank[k]}", size=14, anchor="mm")
+            write(picture, (x, 384), tr("rang {rank}", rank=rank[k].item()), size=14, anchor="mm")
         _draw_paths(picture, paths, weights, rank, output)
         seen = [k + 1 for k in range(dims) if active[0][k]]
         write_lines(picture, (620, 300), _verdict(seen, rank.tolist(), output))
@@ -131,14 +136,16 @@ def mask_explorer(dims=5, hidden=7):
     return LivePicture(
         draw,
         {
-            "output": slider("sortie", min(3, dims), 1, dims, width=240),
-            "layers": slider("couches", 1, 1, 3, width=220),
-            "masks": chooser("masques", MASKS, width=230),
-            "order": chooser("ordre", ("naturel", "au hasard"), width=210),
-            "seed": number_box("tirage", 3, 0, 999),
+            "output": slider(tr("sortie"), min(3, dims), 1, dims, width=240),
+            "layers": slider(tr("couches"), 1, 1, 3, width=220),
+            "masks": chooser(tr("masques"), MASKS, width=230),
+            "order": chooser(tr("ordre"), ORDERS, width=210),
+            "seed": number_box(tr("tirage"), 3, 0, 999),
         },
-        caption="Cliquez sur une sortie x̂ (en haut) : en jaune, tous les chemins qui y mènent. "
-        "Comparez les masques justes et ceux de la diapositive ; essayez un ordre au hasard.",
+        caption=tr(
+            "Cliquez sur une sortie x̂ (en haut) : en jaune, tous les chemins qui y mènent. "
+            "Comparez les masques justes et ceux de la diapositive ; essayez un ordre au hasard."
+        ),
         panels={"paths": paths},
         on_pointer=on_pointer,
         rows=[["output", "layers"], ["masks", "order", "seed"]],
@@ -149,17 +156,17 @@ def _masked_network(dims, hidden, layers, masks, order, seed):
     """Masks `(outputs, inputs)` of each layer, degrees of the hidden units, ranks of the pixels."""
     generator = torch.Generator().manual_seed(seed)
     ordering = torch.arange(dims)
-    if order == "au hasard":
+    if order == RANDOM:
         ordering = torch.randperm(dims, generator=generator)
     degrees = [
         torch.randint(1, dims, (hidden,), generator=generator).sort().values for _ in range(layers)
     ]
     hidden_masks, mask_V, _ = made_masks(ordering, degrees)
     rank = torch.argsort(ordering) + 1
-    if masks == "diapositive 13":  # as printed: 1 where m(k) > d
+    if masks == SLIDE:  # as printed: 1 where m(k) > d
         mask_V = (degrees[-1][None, :] > rank[:, None]).float()
     weights = [*hidden_masks, mask_V]
-    if masks == "sans masque":
+    if masks == NONE:
         weights = [torch.ones_like(mask) for mask in weights]
     return weights, degrees, rank
 
@@ -207,7 +214,7 @@ def _draw_paths(picture, panel, weights, rank, output):
     """The number of paths from each pixel (columns) to each output (rows)."""
     paths = functools.reduce(lambda below, mask: mask @ below, weights)
     color = figures.COLORS["x"]
-    write(picture, (panel.left, panel.top - 54), "nombre de chemins : Mⱽ · Mᵂ")
+    write(picture, (panel.left, panel.top - 54), tr("nombre de chemins : Mⱽ · Mᵂ"))
     for k in range(panel.rows):
         along = panel.side * (k + 0.5)
         write(picture, (panel.left + along, panel.top - 12), f"x{k + 1}", color, 14, "mm")
@@ -221,9 +228,9 @@ def _draw_paths(picture, panel, weights, rank, output):
 
 def _verdict(seen, rank, output):
     """Which pixels the chosen output sees, and whether it may: lines of text."""
-    names = ", ".join(f"x{k}" for k in seen) or "rien"
-    lines = [(f"x̂{output} voit : {names}", FOCUS)]
+    names = ", ".join(f"x{k}" for k in seen) or tr("rien")
+    lines = [(tr("x̂{output} voit : {names}", output=output, names=names), FOCUS)]
     forbidden = [f"x{k}" for k in seen if rank[k - 1] >= rank[output - 1]]
     if forbidden:
-        return [*lines, ("interdit : " + ", ".join(forbidden), "#B3261E")]
-    return [*lines, ("rien d'interdit : seulement des pixels d'avant", figures.COLORS["y"])]
+        return [*lines, (tr("interdit : {names}", names=", ".join(forbidden)), "#B3261E")]
+    return [*lines, (tr("rien d'interdit : seulement des pixels d'avant"), figures.COLORS["y"])]

@@ -5,10 +5,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .. import figures
+from ..language import decimal, tr, trn
 from ..vq import perplexity
 from .codebook import AROUND, PALETTE, Codebook
 from .controls import chooser, edits_box, number_box, read_edits, slider, write_edits
-from .drawing import CANVAS, DARK, FOCUS, GAP, TOP, decimal, paper, tinted, write, write_title
+from .drawing import CANVAS, DARK, FOCUS, GAP, TOP, paper, tinted, write, write_title
 from .live import LivePicture
 from .panels import Chart, Panel
 
@@ -16,7 +17,7 @@ from .panels import Chart, Panel
 # Edit the codes of an image
 # ---------------------------------------------------------------------------------------------
 
-ATOM, PASTE = "atome", "coller l'autre image"
+ATOM, PASTE = tr("atome"), tr("coller l'autre image")
 SMALL = 84  # pixels: side of the three small images
 VISIBLE = 0.1  # a pixel whose intensity moves by more has changed
 
@@ -39,19 +40,21 @@ def code_editor(model, images, titles=None, *, tiles=None):
     """
     book = Codebook(model, images, tiles)
     if titles is None:
-        titles = [f"image {number + 1}" for number in range(len(images))]
+        titles = [tr("image {number}", number=number + 1) for number in range(len(images))]
     if len(titles) != len(images):
         raise ValueError(f"{len(titles)} titles for {len(images)} images: expected one each")
     editor = _Editor(book, titles)
     return LivePicture(
         editor.draw,
         editor.controls,
-        caption="Cliquez sur un code, puis sur un atome de la palette : le décodeur redessine "
-        "l'image. Glissez depuis une case pour recopier son code. Puis prenez l'autre pinceau : "
-        "collez la moitié d'un autre chiffre.",
+        caption=tr(
+            "Cliquez sur un code, puis sur un atome de la palette : le décodeur redessine l'image. "
+            "Glissez depuis une case pour recopier son code. Puis prenez l'autre pinceau : collez "
+            "la moitié d'un autre chiffre."
+        ),
         panels=editor.panels,
         on_pointer=editor.on_pointer,
-        buttons={"Effacer les retouches": lambda: {"edits": ""}},
+        buttons={tr("Effacer les retouches"): lambda: {"edits": ""}},
         rows=[["image", "brush", "other"], ["cell", "edits"]],
     )
 
@@ -61,31 +64,31 @@ class _Editor:
 
     def __init__(self, book, titles):
         self.book, self.titles = book, titles
-        codes = book.map_panel(CANVAS, "carte des codes", figures.CODE_TEXT)
+        codes = book.map_panel(CANVAS, tr("carte des codes"), figures.CODE_TEXT)
         decoded = book.image_panel(
-            CANVAS, "image décodée", figures.COLORS["x"], left=codes.right + GAP
+            CANVAS, tr("image décodée"), figures.COLORS["x"], left=codes.right + GAP
         )
         column, step = decoded.right + GAP, (CANVAS - SMALL) // 2
         right = column + SMALL + 40
-        atoms = f"palette des {book.num_codes} atomes"
+        atoms = tr("palette des {count} atomes", count=book.num_codes)
         self.panels = {
             "codes": codes,
             "decoded": decoded,
-            "image": book.image_panel(SMALL, "image", left=column),
-            "before": book.image_panel(SMALL, "sans retouche", left=column, top=TOP + step),
-            "change": book.image_panel(SMALL, "différence", left=column, top=TOP + 2 * step),
+            "image": book.image_panel(SMALL, tr("image"), left=column),
+            "before": book.image_panel(SMALL, tr("sans retouche"), left=column, top=TOP + step),
+            "change": book.image_panel(SMALL, tr("différence"), left=column, top=TOP + 2 * step),
             "palette": book.palette_panel(atoms, figures.CODE_TEXT, left=right),
             "other": book.map_panel(PALETTE, left=right),  # instead, with the other brush
         }
         numbered = [(str(title), number) for number, title in enumerate(titles)]
         count = book.height * book.width
         self.controls = {
-            "image": chooser("image", numbered, width=230),
-            "cell": number_box("case", count // 2, 1, count),
+            "image": chooser(tr("image"), numbered, width=230),
+            "cell": number_box(tr("case"), count // 2, 1, count),
             "brush": widgets.ToggleButtons(
-                options=[ATOM, PASTE], description="pinceau", style={"button_width": "160px"}
+                options=[ATOM, PASTE], description=tr("pinceau"), style={"button_width": "160px"}
             ),
-            "other": chooser("autre image", numbered, width=230, value=min(1, len(titles) - 1)),
+            "other": chooser(tr("autre image"), numbered, width=230, value=min(1, len(titles) - 1)),
             "edits": edits_box(),
         }
 
@@ -116,8 +119,10 @@ class _Editor:
         else:
             self._show_other(picture, other, codes, changed)
 
-        first = f" (avant : {start[cell]})" if cell in changed else ""
-        text = f"case {cell + 1} : atome {codes[cell]}{first}"
+        told = {"cell": cell + 1, "atom": codes[cell], "before": start[cell]}
+        text = tr("case {cell} : atome {atom}", **told)
+        if cell in changed:
+            text = tr("case {cell} : atome {atom} (avant : {before})", **told)
         write(picture, (right, TOP + PALETTE + 18), text, FOCUS, anchor="lm")
         text = _summary(changed, change > VISIBLE, book)
         write(picture, (0, TOP + CANVAS + 24), text, anchor="lm")
@@ -126,7 +131,7 @@ class _Editor:
     def _show_other(self, picture, other, codes, changed):
         """The codes of the other image; those that were pasted are marked."""
         panel, theirs = self.panels["other"], self.book.codes(other)
-        title = f"à coller : {self.titles[other]}"
+        title = tr("à coller : {title}", title=self.titles[other])
         write_title(picture, panel.left, panel.top, title, figures.CODE_TEXT)
         self.book.show_map(picture, panel, theirs)
         for k in changed:
@@ -168,17 +173,24 @@ def _edited(codes, edits):
 def _summary(changed, visible, book):
     """How many codes and pixels changed, in a sentence; `visible`: `(H, W)` booleans."""
     if not changed:
-        return f"aucun code changé sur {book.height * book.width}"
+        return tr("aucun code changé sur {count}", count=book.height * book.width)
     kept = np.ones((book.height, book.width), dtype=bool)
     kept.flat[changed] = False
     step = visible.shape[0] // book.height
     outside = visible & kept.repeat(step, 0).repeat(step, 1)
-    plural, these = ("s", "ces cases") if len(changed) > 1 else ("", "cette case")
-    pixels = "pixels changent" if visible.sum() > 1 else "pixel change"
-    return (
-        f"{len(changed)} code{plural} changé{plural} sur {kept.size} : {visible.sum()} {pixels} de "
-        f"plus de {decimal(VISIBLE, 1)}, dont {outside.sum()} hors de {these}"
-    )
+    codes = trn(
+        "{count} code changé sur {all}", "{count} codes changés sur {all}", len(changed),
+        all=kept.size,
+    )  # fmt: skip
+    pixels = trn(
+        "{count} pixel change de plus de {share}", "{count} pixels changent de plus de {share}",
+        visible.sum(), share=decimal(VISIBLE, 1),
+    )  # fmt: skip
+    elsewhere = trn("hors de cette case", "hors de ces cases", len(changed))
+    return tr(
+        "{codes} : {pixels}, dont {outside} {elsewhere}",
+        codes=codes, pixels=pixels, outside=outside.sum(), elsewhere=elsewhere,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------
@@ -204,14 +216,17 @@ def codebook_browser(model, images):
     return LivePicture(
         browser.draw,
         {"atom": browser.slider},
-        caption="Cliquez sur un atome. Seul au milieu d'une carte vide (l'atome "
-        f"{browser.book.background} partout ailleurs), que dessine-t-il ? Comparez à ce que le "
-        "décodeur dessine quand il a ses voisins habituels.",
+        caption=tr(
+            "Cliquez sur un atome. Seul au milieu d'une carte vide (l'atome {background} partout "
+            "ailleurs), que dessine-t-il ? Comparez à ce que le décodeur dessine quand il a ses "
+            "voisins habituels.",
+            background=browser.book.background,
+        ),
         panels=browser.panels,
         on_pointer=browser.on_pointer,
         buttons={
-            "Plus fréquent": lambda: browser.move(-1),
-            "Plus rare": lambda: browser.move(1),
+            tr("Plus fréquent"): lambda: browser.move(-1),
+            tr("Plus rare"): lambda: browser.move(1),
         },
     )
 
@@ -225,14 +240,14 @@ class _Browser:
         self.perplexity = perplexity(book.maps, book.num_codes)
         left, second = PALETTE + 2 * GAP, TOP + PANEL + 36  # the second column, its second row
         middle, last = (left + WIDTH - 2 - PANEL) // 2, WIDTH - 2 - PANEL
-        title = f"les {book.num_codes} atomes, du clair au foncé"
+        title = tr("les {count} atomes, du clair au foncé", count=book.num_codes)
         self.panels = {
             "palette": book.palette_panel(title, figures.CODE_TEXT),
-            "alone": book.image_panel(PANEL, "seul, sur le fond", left=left),
+            "alone": book.image_panel(PANEL, tr("seul, sur le fond"), left=left),
             "tile": Panel(
-                1, 1, PANEL, "avec ses voisins (moyenne)", figures.CODE_TEXT, left=middle
+                1, 1, PANEL, tr("avec ses voisins (moyenne)"), figures.CODE_TEXT, left=middle
             ),
-            "places": book.map_panel(PANEL, "où il sert", figures.CODE_TEXT, left=last),
+            "places": book.map_panel(PANEL, tr("où il sert"), figures.CODE_TEXT, left=last),
             "uses": Chart(book.num_codes, 0, TOP + PALETTE + 92, PALETTE, 50),
         }
         step = (WIDTH - 2 - left - SHOWN_SIDE) // (SHOWN - 1)
@@ -242,7 +257,7 @@ class _Browser:
             )
         # something to look at first: the atom that puts the most ink on these images
         ink = book.patches.mean((1, 2, 3)) * book.uses
-        self.slider = slider("atome", ink.argmax().item(), 0, book.num_codes - 1, width=340)
+        self.slider = slider(tr("atome"), ink.argmax().item(), 0, book.num_codes - 1, width=340)
 
     def draw(self, atom):
         picture = Image.new("RGB", (WIDTH, self.panels["uses"].floor + 8), "white")
@@ -259,12 +274,15 @@ class _Browser:
         """A bar per atom, from the most frequent to the rarest."""
         chart, uses = self.panels["uses"], self.book.uses
         rank, share = self.ranking.index(atom), 100 * (uses[atom] / uses.sum()).item()
-        title = f"atome {atom} : {decimal(share, 1)} % (rang {rank + 1})"
+        title = tr(
+            "atome {atom} : {share} % (rang {rank})",
+            atom=atom, share=decimal(share, 1), rank=rank + 1,
+        )  # fmt: skip
         write_title(picture, 0, chart.floor - 62, title, FOCUS)
         heights = (uses[self.ranking] / uses.max()).tolist()
         colors, labels = (figures.COLORS["code"], FOCUS), [""] * len(heights)
         chart.bars(picture, heights, rank, colors, labels=labels, note="")
-        text = f"perplexité {decimal(self.perplexity, 1)}"
+        text = tr("perplexité {value}", value=decimal(self.perplexity, 1))
         write(picture, (PALETTE, chart.floor - 52), text, figures.CODE_TEXT, 14, "rm")
 
     def _show_alone(self, picture, atom):
@@ -296,7 +314,7 @@ class _Browser:
         """The first images where the atom serves, and where."""
         book, first = self.book, self.panels["example 0"]
         numbers = (book.maps == atom).flatten(1).any(1).nonzero()[:SHOWN, 0].tolist()
-        text = "des images où il sert" if numbers else "il ne sert dans aucune image"
+        text = tr("des images où il sert") if numbers else tr("il ne sert dans aucune image")
         write_title(picture, first.left, first.top, text, figures.COLORS["x"])
         for place, number in enumerate(numbers):
             panel = self.panels[f"example {place}"]

@@ -4,15 +4,16 @@ import ipywidgets as widgets
 from PIL import Image, ImageDraw
 
 from .. import figures
+from ..language import decimal, tr
 from .controls import slider
-from .drawing import decimal, write
+from .drawing import write
 from .live import LivePicture
 from .panels import Panel
 
 SIDE = 320  # pixels: side of a panel
 BOTTOM = 58  # height of the two lines under them: widths, legend
-FINAL, NEAR, SAME = "de la fin", "au plus près", "commune"
-LEGEND = (("sortie de l'encodeur", "z"), ("atome", "code"))
+FINAL, NEAR, SAME = tr("de la fin"), tr("au plus près"), tr("commune")
+LEGEND = ((tr("sortie de l'encodeur"), "z"), (tr("atome"), "code"))
 
 
 def commitment_explorer(stories):
@@ -49,7 +50,8 @@ def commitment_explorer(stories):
             panel.write_title(picture)
             picture.paste(_dots(*stories[title][moment], half), (panel.left, panel.top))
             panel.frame(picture, 0, "#BBBBBB", 1)
-            text = f"largeur du cadre : {decimal(2 * half, 0 if half > 50 else 1)}"
+            width = decimal(2 * half, 0 if half > 50 else 1)
+            text = tr("largeur du cadre : {width}", width=width)
             write(picture, (panel.left + 2, bottom + 6), text)
         pen = ImageDraw.Draw(picture)
         for number, (text, concept) in enumerate(LEGEND):
@@ -61,12 +63,14 @@ def commitment_explorer(stories):
     return LivePicture(
         draw,
         {
-            "moment": slider("moment", moments - 1, 0, moments - 1, width=420),
+            "moment": slider(tr("moment"), moments - 1, 0, moments - 1, width=420),
             "scale": widgets.ToggleButtons(
-                options=[FINAL, NEAR, SAME], description="échelle", style={"button_width": "140px"}
+                options=[FINAL, NEAR, SAME],
+                description=tr("échelle"),
+                style={"button_width": "140px"},
             ),
         },
-        caption=(
+        caption=tr(
             "Lancez la lecture et regardez la largeur du cadre. Puis donnez à tous la même échelle."
         ),
         panels=panels,

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from .. import figures
 from ..cvae import CVAE, CompletionVAE, visible_part
 from ..evaluation import measure_attributes
+from ..language import decimal, tr
 from ..vae import reparameterize
 from .controls import slider
 from .drawing import CANVAS, GAP, TOP, paper, write, write_title
@@ -49,7 +50,7 @@ def condition_explorer(model, classifier, *, mean, std):
     digit = Panel(size, size, max(1, CANVAS // size), left=3)
     side = 3 * (size + figures.GAP)
     near = Panel(
-        side, side, max(1, 98 // size), "même consigne, autres z", figures.COLORS["z"],
+        side, side, max(1, 98 // size), tr("même consigne, autres z"), figures.COLORS["z"],
         left=digit.right + GAP,
     )  # fmt: skip
     classes = Chart(k, near.right + 40, digit.bottom - 26, 24 * k, digit.bottom - TOP - 40)
@@ -72,7 +73,8 @@ def condition_explorer(model, classifier, *, mean, std):
 
         picture = Image.new("RGB", (classes.left + 24 * k + 12, digit.bottom + 34), "white")
         digit.show(picture, paper(images[0]), figures.COLORS["x"], 3)
-        measured = f"mesuré : {slant:+.0f}°, {thickness:.1f} px".replace(".", ",").replace("-", "−")
+        angle = f"{slant:+.0f}".replace("-", "−")
+        measured = tr("mesuré : {angle}°, {width} px", angle=angle, width=decimal(thickness, 1))
         write(picture, (4, digit.bottom + 6), measured, size=17)
         grid = torch.cat([images[1:5], images[:1], images[5:]])
         near.show(picture, figures.image_grid(grid, columns=3), edge="white")
@@ -87,7 +89,7 @@ def condition_explorer(model, classifier, *, mean, std):
         )  # fmt: skip
     low, high = (mean - 2 * std).tolist(), (mean + 2 * std).tolist()
     for number, (name, text, step) in enumerate(
-        (("slant", "pente (°)", 0.5), ("thickness", "trait (px)", 0.05))
+        (("slant", tr("pente (°)"), 0.5), ("thickness", tr("trait (px)"), 0.05))
     ):
         controls[name] = _slider(
             text, round(mean[number].item(), 1), low[number], high[number], step, label=70
@@ -101,12 +103,14 @@ def condition_explorer(model, classifier, *, mean, std):
         z = torch.randn(z_dim, generator=draws).clamp(-3, 3)
         return {f"z{i + 1}": round(value, 2) for i, value in enumerate(z.tolist())}
 
-    names, again = list(controls), "Tirer un autre z"
+    names, again = list(controls), tr("Tirer un autre z")
     return LivePicture(
         draw,
         controls,
-        caption="Mélangez deux classes, penchez, épaississez ; puis gardez la consigne et tirez un "
-        "autre z.",
+        caption=tr(
+            "Mélangez deux classes, penchez, épaississez ; puis gardez la consigne et tirez un "
+            "autre z."
+        ),
         panels={"digit": digit, "near": near, "classes": classes},
         buttons={again: another_z},
         rows=[[*names[:k], [*names[k : k + 2], again, RESET], names[k + 2 :]]],
@@ -123,8 +127,8 @@ def _slider(name, value, low, high, step, label):
 
 def _draw_classes(picture, chart, asked, read):
     """For each class, two bars: the weight asked for, the probability read."""
-    write_title(picture, chart.left, TOP, "demandé", figures.COLORS["y"])
-    write_title(picture, chart.left + 90, TOP, "lu")
+    write_title(picture, chart.left, TOP, tr("demandé"), figures.COLORS["y"])
+    write_title(picture, chart.left + 90, TOP, tr("lu"))
     chart.axis(picture)
     pen, floor = ImageDraw.Draw(picture), chart.floor
     for number, pair in enumerate(zip(asked, read)):
@@ -151,12 +155,12 @@ def completion_explorer(model, images, classifier, *, draws=18):
         raise ValueError("the demo needs a CompletionVAE((1, H, W)), of grey images")
     _, height, width = model.shape
     device = next(model.parameters()).device
-    image = Panel(width, height, max(1, CANVAS // height), "image de test", figures.COLORS["x"])
+    image = Panel(width, height, max(1, CANVAS // height), tr("image de test"), figures.COLORS["x"])
     small, high, wide = max(1, 84 // height), height + figures.GAP, width + figures.GAP
     beside = max(1, (image.bottom - TOP) // (small * high))  # rows of completions, at most
     columns = -(-draws // beside)
     imagined = Panel(
-        columns * wide, -(-draws // columns) * high, small, "complétions", figures.COLORS["z"],
+        columns * wide, -(-draws // columns) * high, small, tr("complétions"), figures.COLORS["z"],
         left=image.right + GAP,
     )  # fmt: skip
 
@@ -182,7 +186,8 @@ def completion_explorer(model, images, classifier, *, draws=18):
         ImageDraw.Draw(picture).rectangle(box, outline=figures.COLORS["y"], width=3)
         imagined.show(picture, figures.image_grid(completions, columns=columns), edge="white")
         counts = Counter(labels.tolist()).most_common()
-        text = "le classifieur lit : " + ", ".join(f"{d} ×{n}" for d, n in counts)
+        read = ", ".join(f"{digit} ×{count}" for digit, count in counts)
+        text = tr("le classifieur lit : {read}", read=read)
         write(picture, (0, image.bottom + 4), text, size=17)
         return picture
 
@@ -210,10 +215,10 @@ def completion_explorer(model, images, classifier, *, draws=18):
         )
 
     controls = {
-        "number": slider("image", 0, 0, len(images) - 1, width=330),
-        "hidden_rows": range_slider("lignes", (0, height), height),
-        "hidden_columns": range_slider("colonnes", (width // 2, width), width),
-        "seed": slider("tirage", 0, 0, 99, width=330),
+        "number": slider(tr("image"), 0, 0, len(images) - 1, width=330),
+        "hidden_rows": range_slider(tr("lignes"), (0, height), height),
+        "hidden_columns": range_slider(tr("colonnes"), (width // 2, width), width),
+        "seed": slider(tr("tirage"), 0, 0, 99, width=330),
     }
 
     def hide(rows, columns):
@@ -222,15 +227,18 @@ def completion_explorer(model, images, classifier, *, draws=18):
     return LivePicture(
         draw,
         controls,
-        caption="Cliquez et glissez sur l'image de gauche : le rectangle vert est caché, et le "
-        f"modèle imagine {draws} suites. Les pixels visibles ne changent jamais.",
+        caption=tr(
+            "Cliquez et glissez sur l'image de gauche : le rectangle vert est caché, et le modèle "
+            "imagine {count} suites. Les pixels visibles ne changent jamais.",
+            count=draws,
+        ),
         panels={"image": image, "completions": imagined},
         on_pointer=on_pointer,
         buttons={
-            "Autres tirages": lambda: {"seed": (controls["seed"].value + 1) % 100},
-            "Cacher la droite": hide((0, height), (width // 2, width)),
-            "Cacher la gauche": hide((0, height), (0, width // 2)),
-            "Cacher le bas": hide((height // 2, height), (0, width)),
+            tr("Autres tirages"): lambda: {"seed": (controls["seed"].value + 1) % 100},
+            tr("Cacher la droite"): hide((0, height), (width // 2, width)),
+            tr("Cacher la gauche"): hide((0, height), (0, width // 2)),
+            tr("Cacher le bas"): hide((height // 2, height), (0, width)),
         },
         rows=[["number", "seed"], ["hidden_rows", "hidden_columns"], []],
     )

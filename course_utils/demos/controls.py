@@ -3,6 +3,8 @@
 import ipywidgets as widgets
 import torch
 
+from ..language import tr
+
 
 def slider(name, value, low, high, width):
     """A slider of whole numbers, `width` pixels wide with its name."""
@@ -27,29 +29,29 @@ def chooser(name, options, width=270, value=None):
 
 def temperature_slider(value):
     return widgets.FloatSlider(
-        value=value, min=0.0, max=2.0, step=0.1, description="température",
+        value=value, min=0.0, max=2.0, step=0.1, description=tr("température"),
         readout_format=".1f", layout={"width": "270px"}, style={"description_width": "initial"},
     )  # fmt: skip
 
 
 def seed_box():
-    return number_box("tirage", 0, 0, 9999)
+    return number_box(tr("tirage"), 0, 0, 9999)
 
 
 def class_box(num_classes):
-    return number_box("classe", 0, 0, num_classes - 1)
+    return number_box(tr("classe"), 0, 0, num_classes - 1)
 
 
 def another_seed():
-    """What a button « Autre image » calls: another seed each time, the same ones in each demo."""
+    """What a button « another image » calls: a new seed each time, the same ones in each demo."""
     draws = torch.Generator().manual_seed(1)
     return lambda: {"seed": int(torch.randint(10_000, (1,), generator=draws))}
 
 
 def edits_box():
-    """What was changed by hand is a control as well: « Revenir au départ » forgets it."""
+    """What was changed by hand is a control as well: the reset button forgets it."""
     return widgets.Text(
-        value="", disabled=True, description="retouches", placeholder="aucune",
+        value="", disabled=True, description=tr("retouches"), placeholder=tr("aucune"),
         layout={"width": "250px"},
     )  # fmt: skip
 

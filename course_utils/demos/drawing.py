@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
 
 from .. import figures
+from ..language import decimal, trn
 
 CANVAS = 308  # pixels: side of the image being drawn
 TOP = 30  # height of the titles above the panels
@@ -22,18 +23,20 @@ FOCUS_TEXT = "#7A5B00"  # the same, in a text: dark enough to read
 
 
 # ---------------------------------------------------------------------------------------------
-# Numbers and texts
+# Texts
 # ---------------------------------------------------------------------------------------------
 
 
-def decimal(value, digits=2):
-    """A number as French writes it: 0,25."""
-    return f"{value:.{digits}f}".replace(".", ",")
+def nats(value, digits):
+    """A cost and its unit: 1,5 nat, 2,0 nats."""
+    rounded = f"{value:.{digits}f}"
+    return trn("{shown} nat", "{shown} nats", rounded, shown=decimal(value, digits))
 
 
-def amount(value, digits, unit):
-    """A number and its unit: 1,5 nat, 2,0 nats."""
-    return f"{decimal(value, digits)} {unit}{'s' if value >= 2 else ''}"
+def bits(value, digits):
+    """The same in bits."""
+    rounded = f"{value:.{digits}f}"
+    return trn("{shown} bit", "{shown} bits", rounded, shown=decimal(value, digits))
 
 
 @functools.cache

@@ -6,14 +6,16 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .. import figures
+from ..language import tr, trn
 from .controls import chooser, slider
 from .drawing import DARK, FOCUS, GAP, write, write_lines
 from .live import LivePicture
 from .panels import Panel
 
 GRID = 13  # side of the grid, in pixels of the image
-NETWORKS = ("simple", "à portes (deux piles)")
-MASKS = {"A puis B": ("A", "B"), "B partout": ("B", "B"), "A partout": ("A", "A")}
+PLAIN, GATED = NETWORKS = tr("simple"), tr("à portes (deux piles)")
+ONLY_A = tr("A partout")
+MASKS = {tr("A puis B"): ("A", "B"), tr("B partout"): ("B", "B"), ONLY_A: ("A", "A")}
 READ, FORBIDDEN = figures.COLORS["x"], "#B3261E"
 TOO_FAR, LATER, HATCH = "#CFE3F1", "#F2F2F2", "#444444"
 
@@ -22,7 +24,7 @@ def receptive_field_explorer():
     """Which pixels an output of a PixelCNN reads, and which it misses.
 
     A pixel that no number of layers would let it read is in the blind spot; others are only too
-    far. « A partout » shows a stack without residual links, which would give each layer the pixel
+    far. Masks A alone show a stack without residual links, which would give each layer the pixel
     that its mask A hides.
 
     Returns:
@@ -32,7 +34,7 @@ def receptive_field_explorer():
     right = grid.right + GAP
 
     def draw(layers, kernel, network, masks, row, column):
-        gated, (first, others) = network != NETWORKS[0], MASKS[masks]
+        gated, (first, others) = network == GATED, MASKS[masks]
         kinds = (first,) + (others,) * (layers - 1)
         read = _pixels_read(kinds, kernel, gated, (row, column))
         # so many more layers cross the whole grid
@@ -66,15 +68,17 @@ def receptive_field_explorer():
     return LivePicture(
         draw,
         {
-            "layers": slider("couches", 6, 1, 8, width=260),
-            "kernel": chooser("noyau", (3, 5, 7), width=150),
-            "network": chooser("réseau", NETWORKS),
-            "masks": chooser("masques", list(MASKS), width=220),
-            "row": slider("ligne", GRID // 2, 0, GRID - 1, width=260),
-            "column": slider("colonne", GRID // 2, 0, GRID - 1, width=260),
+            "layers": slider(tr("couches"), 6, 1, 8, width=260),
+            "kernel": chooser(tr("noyau"), (3, 5, 7), width=150),
+            "network": chooser(tr("réseau"), NETWORKS),
+            "masks": chooser(tr("masques"), list(MASKS), width=220),
+            "row": slider(tr("ligne"), GRID // 2, 0, GRID - 1, width=260),
+            "column": slider(tr("colonne"), GRID // 2, 0, GRID - 1, width=260),
         },
-        caption="Cliquez sur un pixel : en bleu, ceux dont sa loi dépend ; ajoutez des couches, "
-        "puis des portes, et voyez ce que devient l'angle mort ; trompez-vous enfin de masques.",
+        caption=tr(
+            "Cliquez sur un pixel : en bleu, ceux dont sa loi dépend ; ajoutez des couches, puis "
+            "des portes, et voyez ce que devient l'angle mort ; trompez-vous enfin de masques."
+        ),
         panels={"grid": grid},
         on_pointer=on_pointer,
         rows=[["layers", "kernel", "network", "masks"], ["row", "column"]],
@@ -129,32 +133,34 @@ def _verdict(counts, masks, layers):
     """One sentence on what the output reads, and its colour."""
     blind, far = counts["blind"], counts["far"]
     if counts["forbidden"]:
-        return "Interdit : la sortie lit sa propre valeur, celle qu'elle doit deviner.", FORBIDDEN
+        text = tr("Interdit : la sortie lit sa propre valeur, celle qu'elle doit deviner.")
+        return text, FORBIDDEN
     if not counts["read"] + blind + far:
-        return "C'est le premier pixel : il n'y a rien à lire avant lui.", figures.COLORS["y"]
-    if masks == "A partout" and layers > 1 and blind:
-        return (
-            f"Rien d'interdit, mais un angle mort de {_pixels(blind)} : sans lien résiduel, chaque "
+        return tr("C'est le premier pixel : il n'y a rien à lire avant lui."), figures.COLORS["y"]
+    if masks == ONLY_A and layers > 1 and blind:
+        text = trn(
+            "Rien d'interdit, mais un angle mort de {count} pixel : sans lien résiduel, chaque "
             "masque A de plus éloigne la sortie de ses voisins.",
-            FOCUS,
+            "Rien d'interdit, mais un angle mort de {count} pixels : sans lien résiduel, chaque "
+            "masque A de plus éloigne la sortie de ses voisins.",
+            blind,
         )
+        return text, FOCUS
     if blind:
-        verb = "reste invisible" if blind == 1 else "restent invisibles"
-        return (
-            f"Un angle mort de {_pixels(blind)} : même avec plus de couches, "
-            f"{'il' if blind == 1 else 'ils'} {verb}.",
-            FOCUS,
+        text = trn(
+            "Un angle mort de {count} pixel : même avec plus de couches, il reste invisible.",
+            "Un angle mort de {count} pixels : même avec plus de couches, ils restent invisibles.",
+            blind,
         )
+        return text, FOCUS
     if far:
-        return (
-            f"Pas d'angle mort, mais {_pixels(far)} encore trop loin : ajoutez des couches.",
-            READ,
+        text = trn(
+            "Pas d'angle mort, mais {count} pixel encore trop loin : ajoutez des couches.",
+            "Pas d'angle mort, mais {count} pixels encore trop loin : ajoutez des couches.",
+            far,
         )
-    return "Pas d'angle mort : la sortie lit tous les pixels d'avant.", figures.COLORS["y"]
-
-
-def _pixels(count):
-    return f"{count} pixel" if count == 1 else f"{count} pixels"
+        return text, READ
+    return tr("Pas d'angle mort : la sortie lit tous les pixels d'avant."), figures.COLORS["y"]
 
 
 def _tile(picture, box, kind):
@@ -174,12 +180,12 @@ def _legend(picture, corner, counts):
     """What the tints mean, and how many pixels have each: three entries in a column."""
     total = counts["read"] + counts["blind"] + counts["far"]
     entries = {
-        "read": f"lus : {counts['read']} sur {total}",
-        "blind": f"angle mort : {counts['blind']}",
-        "far": f"trop loin : {counts['far']}",
-        "later": "à deviner plus tard",
-        "forbidden": f"interdit, mais lu : {counts['forbidden']}",
-        "output": "la sortie",
+        "read": tr("lus : {read} sur {total}", total=total, **counts),
+        "blind": tr("angle mort : {blind}", **counts),
+        "far": tr("trop loin : {far}", **counts),
+        "later": tr("à deviner plus tard"),
+        "forbidden": tr("interdit, mais lu : {forbidden}", **counts),
+        "output": tr("la sortie"),
     }
     for number, (kind, text) in enumerate(entries.items()):
         place = Panel(
@@ -194,23 +200,29 @@ def _legend(picture, corner, counts):
 
 def _plain_kernels(picture, corner, size, kinds):
     x, y = corner
-    for number, (title, kind) in enumerate(zip(("première couche", "couches suivantes"), kinds)):
+    titles = tr("première couche : {kind}"), tr("couches suivantes : {kind}")
+    for number, (title, kind) in enumerate(zip(titles, kinds)):
         kernel = _kernels(size, False, kind)["horizontal"]
         left = x + 220 * number
-        _kernel_grid(picture, (left, y + 26), f"{title} : {kind}", kernel, size // 2)
+        _kernel_grid(picture, (left, y + 26), title.format(kind=kind), kernel, size // 2)
 
 
 def _gated_kernels(picture, corner, size, kinds):
     x, y = corner
     reach = size // 2
     above = _kernels(size, True, "B")["vertical"][: reach + 1]
-    panel = _kernel_grid(picture, (x, y + 26), "pile verticale", above)
-    note = [("(sur l'image descendue", "#666666"), ("d'une ligne)", "#666666")]
+    panel = _kernel_grid(picture, (x, y + 26), tr("pile verticale"), above)
+    note = tr("(sur l'image descendue\nd'une ligne)").split("\n")
+    note = [(line, "#666666") for line in note]
     write_lines(picture, (x, panel.bottom + 10), note, step=18, size=13)
-    for number, (title, kind) in enumerate(zip(("première couche", "couches suivantes"), kinds)):
+    titles = (
+        tr("pile horizontale, première couche : {kind}"),
+        tr("pile horizontale, couches suivantes : {kind}"),
+    )
+    for number, (title, kind) in enumerate(zip(titles, kinds)):
         row = _kernels(size, True, kind)["horizontal"][reach : reach + 1]
-        text = f"pile horizontale, {title} : {kind}"
-        _kernel_grid(picture, (x + 220, y + 26 + 70 * number), text, row, 0)
+        where = (x + 220, y + 26 + 70 * number)
+        _kernel_grid(picture, where, title.format(kind=kind), row, 0)
 
 
 def _kernel_grid(picture, corner, title, kernel, centre=None):

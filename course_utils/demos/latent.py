@@ -5,6 +5,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from .. import figures
+from ..language import tr
 from .drawing import CANVAS, draw_offline, paper
 from .live import LivePicture
 from .panels import Panel
@@ -80,8 +81,10 @@ def latent_explorer(model, codes, labels, *, half_width=4.0):
     return LivePicture(
         draw,
         {"z1": axis_slider("z₁"), "z2": axis_slider("z₂")},
-        caption="Déplacez les curseurs, ou cliquez et glissez sur la carte : le chiffre du milieu "
-        "est décodé au point orange, ses huit voisins à 0,4 de distance sur chaque axe.",
+        caption=tr(
+            "Déplacez les curseurs, ou cliquez et glissez sur la carte : le chiffre du milieu est "
+            "décodé au point orange, ses huit voisins à 0,4 de distance sur chaque axe."
+        ),
         panels={"digit": digit, "near": near},
         on_pointer=on_pointer,
     )

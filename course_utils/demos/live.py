@@ -13,8 +13,9 @@ from ipyevents import Event
 from IPython import get_ipython
 
 from .. import figures
+from ..language import tr
 
-RESET = "Revenir au départ"
+RESET = tr("Revenir au départ")
 # The raised handle of an upright slider leaves its name readable.
 UPRIGHT = "<style>.course-demo .widget-vslider .slider-container {margin-top: 10px}</style>"
 
@@ -168,7 +169,7 @@ class LivePicture(widgets.VBox):
         """The widget, and a still picture for readers without a kernel (GitHub, HTML pages)."""
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        data = dict(data) | {"text/plain": f"[démo] {self._caption}"}
+        data = dict(data) | {"text/plain": tr("[démo] {caption}", caption=self._caption)}
         data["image/png"] = base64.b64encode(self.picture.value).decode()
         return data, metadata
 

@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw
 
 from .. import figures
 from ..autoregressive.pixels import PixelModel
+from ..language import decimal, tr, trn
 from .controls import another_seed, edits_box, read_edits, slider, write_edits
-from .drawing import CANVAS, DARK, FOCUS, GAP, TOP, amount, decimal, write, write_lines, write_title
+from .drawing import CANVAS, DARK, FOCUS, GAP, TOP, nats, write, write_lines, write_title
 from .live import LivePicture
 from .panels import Chart, Panel
 from .steps import follow, step_controls
@@ -22,10 +23,20 @@ LAW = 430  # width of the charts of a pixel's law
 # Name of each channel, its colour, and the same made pale, for the bars.
 COLOR_CHANNELS = (
     ("R", "#B3261E", "#EDB5B0"),
-    ("V", "#1B7F3B", "#A8D5B5"),
+    (tr("V"), "#1B7F3B", "#A8D5B5"),
     ("B", "#3B3FB5", "#C3C4EE"),
 )
 GREY_CHANNEL = (("", DARK, figures.COLORS["prior"]),)
+
+FLIP = tr(
+    "Lancez ▶, arrêtez, cliquez sur un pixel déjà peint pour l'inverser, puis relancez : le modèle "
+    "repeint la suite avec les mêmes nombres au hasard ; comparez à l'image sans retouche."
+)
+PAINT = tr(
+    "Lancez ▶, arrêtez, cliquez sur un pixel déjà peint pour lui donner la valeur du pinceau, puis "
+    "relancez : le modèle repeint la suite avec les mêmes nombres au hasard ; comparez à l'image "
+    "sans retouche."
+)
 
 
 def painting_explorer(models, *, temperature=1.0, pace=3):
@@ -44,20 +55,17 @@ def painting_explorer(models, *, temperature=1.0, pace=3):
         LivePicture: a widget; the last line of a cell shows it.
     """
     easel = _Easel(models, temperature)
-    what = "l'inverser" if easel.flips else "lui donner la valeur du pinceau"
-    seeds = another_seed()
+    seeds, caption = another_seed(), FLIP if easel.flips else PAINT
     return LivePicture(
         easel.draw,
         easel.controls,
-        caption=f"Lancez ▶, arrêtez, cliquez sur un pixel déjà peint pour {what}, puis relancez : "
-        "le modèle repeint la suite avec les mêmes nombres au hasard ; comparez à l'image sans "
-        "retouche.",
+        caption=caption,
         panels=easel.panels,
         on_pointer=easel.on_pointer,
         buttons={
-            "Changer ce pixel": lambda: easel.change(easel.controls["step"].value - 1),
-            "Effacer les retouches": lambda: {"edits": ""},
-            "Autre image": lambda: seeds() | {"edits": ""},
+            tr("Changer ce pixel"): lambda: easel.change(easel.controls["step"].value - 1),
+            tr("Effacer les retouches"): lambda: {"edits": ""},
+            tr("Autre image"): lambda: seeds() | {"edits": ""},
         },
         rows=easel.rows,
         play="step",
@@ -80,9 +88,9 @@ class _Easel:
         """Two images, then from `right` on a chart for each channel, one under the other."""
         channels, height, width = self.shape
         zoom, small = (max(1, side // max(height, width)) for side in (CANVAS, SMALL))
-        image = Panel(width, height, zoom, "image", figures.COLORS["x"])
+        image = Panel(width, height, zoom, tr("image"), figures.COLORS["x"])
         left, color = image.right + GAP, figures.COLORS["prior"]
-        untouched = Panel(width, height, small, "sans retouche", color, left=left)
+        untouched = Panel(width, height, small, tr("sans retouche"), color, left=left)
         panels, right = {"image": image, "untouched": untouched}, left + SMALL + GAP
         room = CANVAS / channels
         for k in range(channels):
@@ -95,7 +103,7 @@ class _Easel:
         channels, height, width = self.shape
         start, count = height * width // 2 + width // 2, height * width
         controls = step_controls(
-            "pixel", start, count, self.models, temperature, num_classes=self.num_classes
+            tr("pixel"), start, count, self.models, temperature, num_classes=self.num_classes
         )
         rows = [["step"], [name for name in controls if name != "step"], ["edits"]]
         controls["edits"] = edits_box()
@@ -123,12 +131,12 @@ class _Easel:
         lines = _bill(values[:step], costs[:step], len(costs), edited)
         if edited:
             changed = (values[:step] != untouched[:step]).any(1).sum()
-            plural = "s" if changed > 1 else ""
-            lines.append((f"{changed} pixel{plural} différent{plural}", FOCUS))
+            text = trn("{count} pixel différent", "{count} pixels différents", changed)
+            lines.append((text, FOCUS))
         below = self.panels["untouched"]
         write_lines(picture, (below.left, below.bottom + 10), lines, step=20, size=15)
         if step:
-            title = f"loi du pixel {step}, sachant ceux d'avant"
+            title = tr("loi du pixel {step}, sachant ceux d'avant", step=step)
             write_title(picture, self.right, TOP, title, FOCUS)
             color = FOCUS if step - 1 in edited else figures.COLORS["x"]
             self._show_law(picture, laws[step - 1].tolist(), values[step - 1].tolist(), color)
@@ -144,7 +152,7 @@ class _Easel:
         (color,) = _colors(np.array([_brush_values(brush, self.levels)]), self.levels)
         fill = tuple((255 * color).round().astype(int))
         ImageDraw.Draw(picture).rectangle([right - 22, 5, right - 2, 25], fill, "#888888")
-        write(picture, (right - 30, 15), "pinceau", "#666666", 14, "rm")
+        write(picture, (right - 30, 15), tr("pinceau"), "#666666", 14, "rm")
 
     def _show_law(self, picture, laws, values, highlight):
         """The law of a pixel: a chart per channel."""
@@ -223,9 +231,9 @@ def _paint(model, label, temperature, seed, edits):
 def _brush(channels, levels):
     if channels == 3:
         return widgets.ColorPicker(
-            value="#ff0000", description="pinceau", layout={"width": "220px"}
+            value="#ff0000", description=tr("pinceau"), layout={"width": "220px"}
         )
-    return slider("pinceau", levels - 1, 0, levels - 1, width=270)
+    return slider(tr("pinceau"), levels - 1, 0, levels - 1, width=270)
 
 
 def _brush_values(brush, levels):
@@ -245,16 +253,16 @@ def _bill(values, costs, dims, edited):
     """What the last pixel cost, and all so far: lines of text and their colours."""
     step = len(values)
     if not step:
-        return [("aucun pixel peint", DARK)]
+        return [(tr("aucun pixel peint"), DARK)]
     value = ", ".join(map(str, values[-1]))
     chosen = values.shape[1] * (step - len(edited))  # values that the model chose
     bits = costs.sum() / math.log(2) / max(1, chosen)
     return [
-        (f"pixel {step} sur {dims}", FOCUS),
-        (f"à la main : {value}", FOCUS)
+        (tr("pixel {step} sur {count}", step=step, count=dims), FOCUS),
+        (tr("à la main : {value}", value=value), FOCUS)
         if step - 1 in edited
-        else (f"tiré : {value}", figures.COLORS["x"]),
-        (f"coût : {amount(costs[-1], 2, 'nat')}", DARK),
-        (f"total : {amount(costs.sum(), 1, 'nat')}", DARK),
-        (f"soit {decimal(bits)} bits/dim", DARK),
+        else (tr("tiré : {value}", value=value), figures.COLORS["x"]),
+        (tr("coût : {cost}", cost=nats(costs[-1], 2)), DARK),
+        (tr("total : {cost}", cost=nats(costs.sum(), 1)), DARK),
+        (tr("soit {bits} bits/dim", bits=decimal(bits)), DARK),
     ]

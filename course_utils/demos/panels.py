@@ -5,7 +5,9 @@ import math
 import numpy as np
 from PIL import ImageDraw
 
-from .drawing import DARK, FOCUS, TOP, WAITING, decimal, font, to_pil, write, write_title
+from ..language import decimal
+
+from .drawing import DARK, FOCUS, TOP, WAITING, font, to_pil, write, write_title
 
 
 class Panel:
@@ -112,7 +114,7 @@ class Chart:
     def axis(self, picture):
         """The lines 0, ½ and 1, whose numbers are written when there is room."""
         pen = ImageDraw.Draw(picture)
-        for share, text in ((0, "0"), (0.5, "0,5"), (1, "1")):
+        for share, text in ((0, "0"), (0.5, decimal(0.5, 1)), (1, "1")):
             y, color = self.floor - self.rise(share), "#888888" if share == 0 else "#E3E3E3"
             pen.line([self.left - 4, y, self.left + self.width + 4, y], fill=color)
             if self.height > 100:

@@ -6,9 +6,10 @@ import math
 from PIL import Image
 
 from .. import figures
+from ..language import decimal, tr
 from .codebook import Codebook, frozen
 from .controls import another_seed
-from .drawing import CANVAS, DARK, FOCUS, GAP, TOP, amount, decimal, write, write_lines, write_title
+from .drawing import CANVAS, DARK, FOCUS, GAP, TOP, bits, write, write_lines, write_title
 from .live import LivePicture
 from .panels import Chart
 from .steps import follow, step_controls
@@ -38,8 +39,10 @@ def prior_explorer(model, priors, images, *, temperature=1.0):
     num_classes = _check_priors(book, priors)
     priors = {name: frozen(prior) for name, prior in priors.items()}
     count = book.height * book.width
-    codes = book.map_panel(CANVAS, "carte des codes", figures.CODE_TEXT)
-    image = book.image_panel(CANVAS, "image décodée", figures.COLORS["x"], left=codes.right + GAP)
+    codes = book.map_panel(CANVAS, tr("carte des codes"), figures.CODE_TEXT)
+    image = book.image_panel(
+        CANVAS, tr("image décodée"), figures.COLORS["x"], left=codes.right + GAP
+    )
     right = image.right + GAP
     bars = min(book.num_codes, LIKELIEST + 1)  # the last one for all the other atoms
     law = Chart(bars, right + 36, TOP + 170, LAW - 44, 140)
@@ -57,31 +60,41 @@ def prior_explorer(model, priors, images, *, temperature=1.0):
         book.show_map(picture, codes, so_far)
         image.show(picture, book.half_drawn(so_far))
         if None in so_far:
-            text = f"en gris : pas encore tiré, décodé comme l'atome {book.background}"
+            text = tr(
+                "en gris : pas encore tiré, décodé comme l'atome {atom}", atom=book.background
+            )
             write(picture, (0, TOP + CANVAS + 24), text, "#666666", anchor="lm")
         if not steps:
-            write_title(picture, right, TOP, "aucun code tiré")
+            write_title(picture, right, TOP, tr("aucun code tiré"))
             return picture
         place, code, probabilities = steps[-1]
         codes.frame(picture, place)
         image.frame(picture, place)
-        title = f"loi de la case {step}, sachant celles d'avant"
+        title = tr("loi de la case {step}, sachant celles d'avant", step=step)
         write_title(picture, right, TOP, title, FOCUS)
         _draw_law(picture, law, probabilities, code, book)
         write_lines(picture, (right, law.floor + 72), _bill(steps, count, book.num_codes))
         return picture
 
     controls = step_controls(
-        "case", count // 2 + 1, count, priors, temperature, num_classes=num_classes, kind="prior"
+        tr("case"),
+        count // 2 + 1,
+        count,
+        priors,
+        temperature,
+        num_classes=num_classes,
+        kind=tr("prior"),
     )
     return LivePicture(
         draw,
         controls,
-        caption="Lancez ▶ : le prior tire les codes un par un, le décodeur en fait une image. "
-        "Arrêtez-vous sur un code qui coûte cher, puis baissez la température, ou changez de "
-        "classe ou de prior.",
+        caption=tr(
+            "Lancez ▶ : le prior tire les codes un par un, le décodeur en fait une image. "
+            "Arrêtez-vous sur un code qui coûte cher, puis baissez la température, ou changez de "
+            "classe ou de prior."
+        ),
         panels={"codes": codes, "image": image, "law": law},
-        buttons={"Autre tirage": another_seed()},
+        buttons={tr("Autre tirage"): another_seed()},
         rows=[["step"], [name for name in controls if name != "step"]],
         play="step",
     )
@@ -143,11 +156,16 @@ def _draw_law(picture, chart, law, code, book):
 
 def _bill(steps, count, num_codes):
     """What the last code cost, and all so far: lines of text and their colours."""
-    bits = [step.nats / math.log(2) for step in steps]
-    total, flat = sum(bits), math.log2(num_codes)
-    return [
-        (f"case {len(steps)} sur {count} : atome {steps[-1][1]}", FOCUS),
-        (f"coût : {amount(bits[-1], 2, 'bit')}, au lieu de {decimal(flat)} sans prior", DARK),
-        (f"total : {amount(total, 1, 'bit')}, au lieu de {decimal(flat * len(steps), 1)}", DARK),
-        (f"soit {amount(total / len(steps), 2, 'bit')} par code", DARK),
-    ]
+    costs = [step.nats / math.log(2) for step in steps]
+    total, flat, step = sum(costs), math.log2(num_codes), len(steps)
+    head = tr(
+        "case {step} sur {count} : atome {atom}", step=step, count=count, atom=steps[-1].value
+    )
+    last = tr(
+        "coût : {cost}, au lieu de {flat} sans prior", cost=bits(costs[-1], 2), flat=decimal(flat)
+    )
+    so_far = tr(
+        "total : {cost}, au lieu de {flat}", cost=bits(total, 1), flat=decimal(flat * step, 1)
+    )
+    each = tr("soit {cost} par code", cost=bits(total / step, 2))
+    return [(head, FOCUS), (last, DARK), (so_far, DARK), (each, DARK)]

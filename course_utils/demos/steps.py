@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..language import tr
+
 from .controls import chooser, class_box, seed_box, slider, temperature_slider
 
 
@@ -41,7 +43,7 @@ def follow(model, label, temperature, seed, *, device="cpu", **known):
     return steps
 
 
-def step_controls(name, start, count, models, temperature, *, num_classes=None, kind="modèle"):
+def step_controls(name, start, count, models, temperature, *, num_classes=None, kind=None):
     """The controls of such a demo: how many steps, of which model, by which random numbers.
 
     Args:
@@ -50,11 +52,11 @@ def step_controls(name, start, count, models, temperature, *, num_classes=None, 
         models: `{name: model}`.
         temperature: at the start.
         num_classes: of the models that have some.
-        kind: what the models are called.
+        kind: what the models are called, « modèle » by default.
     """
     controls = {
         "step": slider(name, start, 0, count, width=350),
-        "model": chooser(kind, list(models)),
+        "model": chooser(kind or tr("modèle"), list(models)),
         "temperature": temperature_slider(temperature),
         "seed": seed_box(),
     }
