@@ -89,10 +89,11 @@ def sources():
 
 def template(messages, language):
     """A catalogue of these messages, not translated, without dates that would change each time."""
+    made = datetime(2026, 1, 1, tzinfo=timezone.utc)
     found = Catalog(
-        language, project="course_utils", header_comment="", fuzzy=False,
-        creation_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
-        revision_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+        language, project="course_utils", version="1", header_comment="#", fuzzy=False,
+        last_translator="course_utils", language_team=language, msgid_bugs_address="course_utils",
+        creation_date=made, revision_date=made,
     )  # fmt: skip
     for message in messages:
         found.add(message)
@@ -107,7 +108,7 @@ def update(language, name, messages):
         before = catalogue(language, name)
         before.update(found)
         before.obsolete.clear()
-        found = before
+        before.mime_headers, found = found.mime_headers, before
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
         write_po(file, found, width=100, include_lineno=False, omit_header=False)
@@ -184,15 +185,19 @@ def main(*new):
     for language in [*languages()[1:], *new]:
         for name, messages in found.items():
             update(language, name, messages)
+    missing = {
+        (language, name): len(to_translate(language, name))
+        for language in languages()[1:] for name in found
+    }  # fmt: skip
+    for (language, name), count in missing.items():
+        if count:
+            print(f"{language}, {name}: {count} messages to translate, or to read again")
     for path in NOTEBOOKS:
         french = nbformat.read(path, 4)
         link_editions(french, path, SOURCE)
         write(path, french)
         for language in languages()[1:]:
-            missing = len(to_translate(language, path.stem))
-            if missing:
-                print(f"{language}, {path.stem}: {missing} messages to translate")
-            else:
+            if not missing[language, path.stem]:
                 write(place(path, language), edition(path, language))
 
 

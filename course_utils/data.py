@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 
-NAMES = ("digits", "mnist", "fashion_mnist")
+NAMES = {"digits": None, "mnist": "MNIST", "fashion_mnist": "FashionMNIST"}  # torchvision's
 SIZES = (8, 14, 28)
 
 # One seed for everything random in the data: the split, the augmentation, the binarisation and
@@ -430,8 +430,6 @@ def enlarge(grey, generator=None):
 # mnist, fashion_mnist: torchvision downloads, verifies and unpacks
 # ---------------------------------------------------------------------------------------------
 
-_TORCHVISION_CLASS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
-
 SILENCE = 30  # seconds without a byte before a download is given up
 
 
@@ -452,7 +450,7 @@ def data_root(root=None, *, present=lambda folder: False):
 
 def _torchvision(name, size, root):
     """Three pairs (grey images in [0, 1], labels): train 50 000 / val 10 000 / test 10 000."""
-    class_name = _TORCHVISION_CLASS[name]
+    class_name = NAMES[name]
     try:
         # Imported only here: a broken torchvision must not stop work on the embedded digits.
         from torchvision import datasets

@@ -39,9 +39,7 @@ def latent_explorer(model, codes, labels, *, half_width=4.0):
     def paint(figure):
         figure.set_layout_engine("none")
         inside = [MARGIN / SIDE, MARGIN / SIDE, inner / SIDE, inner / SIDE]
-        figures.latent_map(
-            codes, labels, "Espace latent", ax=figure.add_axes(inside), half_width=half_width
-        )
+        figures.latent_map(codes, labels, ax=figure.add_axes(inside), half_width=half_width)
 
     background = draw_offline(paint, (SIDE, SIDE))
 
