@@ -3,6 +3,7 @@
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+PRINT_DURATIONS = ("three-times", "sample-speed", "contenders", "caching")  # cells, by their id
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 

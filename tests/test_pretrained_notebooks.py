@@ -11,7 +11,7 @@ import pytest
 import translate
 from exercise_answers import accepts
 from nbclient import NotebookClient
-from notebook_files import NOTEBOOKS, printed
+from notebook_files import NOTEBOOKS, PRINT_DURATIONS, printed
 
 from course_utils.exercises import exercises
 from course_utils.language import translations
@@ -69,7 +69,6 @@ ANYWHERE = "; ".join(f"__import__({name!r}).{seed}" for name, seed in (
     ("torch", "seed()"), ("random", "seed()"), ("numpy", "random.seed()"),
 ))  # fmt: skip
 TRAINING = re.compile(r"\b(fit|train_\w+)\(|\.backward\(\)\n.*\.step\(\)")
-PRINT_DURATIONS = ("three-times", "sample-speed", "contenders", "caching")
 
 
 # Forms that a right answer may take: the notebook works with the first that its check accepts.
