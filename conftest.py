@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent
 
 # The other languages say the same: tests/test_pretrained_notebooks.py runs them, without training.
@@ -19,9 +17,3 @@ os.environ.setdefault("COURSE_DATASET", "digits")
 def pytest_configure(config):
     # An absolute path: nbval would look for a relative one in the current directory.
     config.option.nbval_sanitize_with = str(ROOT / "tests" / "nbval_sanitize.cfg")
-
-
-def pytest_itemcollected(item):
-    """One worker for what shares a kernel, fixtures, or the page of a notebook in the browser."""
-    page = item.callspec.params.get("notebook", "") if hasattr(item, "callspec") else ""
-    item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {page}".strip()))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from .language import tr
+from .language import N_, tr
 from .weights import copy_weights, read_tensors, restore, write_tensors
 
 FOLDER = Path(__file__).parents[1] / "data" / "weights"
@@ -23,6 +23,11 @@ ROUNDING = 1e-3  # how much of its validation loss a model may lose to the round
 AGREEMENT = 5e-3  # and how far from the recorded one the loss may be, on another machine
 
 _chosen = None  # by `use_pretrained`
+
+
+LOADED = N_(
+    "Les modèles déjà entraînés seront chargés : seules de petites démonstrations s'entraînent ici."
+)
 
 
 class UnusableWeights(Exception):
@@ -37,7 +42,7 @@ def use_pretrained(choice=None):
     global _chosen
     _chosen = choice
     if pretrained_mode() == "load":
-        print(tr("Les modèles déjà entraînés seront chargés : rien ne s'entraîne ici."))
+        print(tr(LOADED))
 
 
 def pretrained_mode():

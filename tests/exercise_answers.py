@@ -32,4 +32,5 @@ def refused(key, answer, message):
     assert returned is exercise.reference
     mistake, clue = printed.removesuffix("\n").rsplit("\n  ", 1)
     assert mistake.startswith(f"✘ {key} : ") and message in mistake
-    assert clue in (f"Indice : {exercise.hints[0]}", f'Une piste : hint("{key}")')
+    first = f"Indice 1/{len(exercise.hints)} : {exercise.hints[0]}"
+    assert clue in (first, f'Une piste : hint("{key}")')

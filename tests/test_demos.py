@@ -220,7 +220,9 @@ def alive(*parts):
 
 
 def test_a_closed_demo_keeps_none_of_its_parts():
-    plain = Plain(on_pointer=lambda x, y, pressed: {}, buttons={"Encore": dict}, play="red")
+    plain = Plain(
+        on_pointer=lambda x, y, pressed: {}, buttons={"again": ("Encore", dict)}, play="red"
+    )
     demo = plain.demo
     parts = [demo, demo.picture, demo.reset_button, demo.play, demo._events]
     parts += [*plain.controls.values(), *demo.buttons.values(), *demo.children]
@@ -332,10 +334,14 @@ def test_a_drag_that_moved_nothing_goes_on():
 
 def test_a_button_asks_its_own_function_at_each_click_and_redraws_once():
     news = iter([{"red": 1, "blue": 2}, {"blue": 3}])
-    plain = Plain(buttons={"Suivant": lambda: next(news), "Noir": lambda: {"red": 0, "blue": 0}})
+    buttons = {
+        "next": ("Suivant", lambda: next(news)),
+        "black": ("Noir", lambda: {"red": 0, "blue": 0}),
+    }
+    plain = Plain(buttons=buttons)
     assert plain.drawn == [(10, 20)]
-    for label in ("Suivant", "Suivant", "Noir"):
-        plain.demo.buttons[label].click()
+    for name in ("next", "next", "black"):
+        plain.demo.buttons[name].click()
     assert plain.drawn == [(10, 20), (1, 2), (1, 3), (0, 0)]
 
 
@@ -346,10 +352,10 @@ def test_a_button_asks_its_own_function_at_each_click_and_redraws_once():
 def test_rows_say_which_controls_stand_on_each_line(rows, play):
     """Under the caption, above the picture; the play button before its slider, others last."""
     given = rows and [list(names) for names in rows]
-    plain = Plain(rows=rows, buttons={"A": dict, "B": dict}, play=play)
+    plain = Plain(rows=rows, buttons={"a": ("A", dict), "b": ("B", dict)}, play=play)
     caption, *lines, picture = plain.demo.children
     expected = [[plain.controls[name] for name in names] for names in rows or [["red", "blue"]]]
-    expected[-1] += [plain.demo.buttons["A"], plain.demo.buttons["B"], plain.demo.reset_button]
+    expected[-1] += [plain.demo.buttons["a"], plain.demo.buttons["b"], plain.demo.reset_button]
     if play:
         line = next(line for line in expected if plain.controls[play] in line)
         line.insert(line.index(plain.controls[play]), plain.demo.play)
@@ -360,12 +366,12 @@ def test_rows_say_which_controls_stand_on_each_line(rows, play):
 
 
 def test_a_list_in_a_row_is_a_column_and_buttons_may_be_placed_too():
-    buttons = {"A": dict, "B": dict}
-    plain = Plain(rows=[["red", ["blue", "Revenir au départ", "B"]]], buttons=buttons)
+    buttons = {"a": ("A", dict), "b": ("B", dict)}
+    plain = Plain(rows=[["red", ["blue", "reset", "b"]]], buttons=buttons)
     _, line, _ = plain.demo.children
     red, column, last = line.children
-    assert (red, last) == (plain.controls["red"], plain.demo.buttons["A"])
-    expected = plain.controls["blue"], plain.demo.reset_button, plain.demo.buttons["B"]
+    assert (red, last) == (plain.controls["red"], plain.demo.buttons["a"])
+    expected = plain.controls["blue"], plain.demo.reset_button, plain.demo.buttons["b"]
     assert isinstance(column, widgets.VBox) and column.children == expected
 
 
@@ -440,7 +446,8 @@ def stir(demo, case):
 
 def test_a_demo_has_its_controls_each_laid_out_once_and_its_words(case):
     demo = case.make()
-    assert set(demo.controls) == set(case.controls.split()) and tuple(demo.buttons) == case.buttons
+    assert set(demo.controls) == set(case.controls.split())
+    assert tuple(button.description for button in demo.buttons.values()) == case.buttons
     if "edits" in demo.controls:
         assert demo.controls["edits"].disabled, "it is read, not typed"
     laid_out = [child for row in demo.children[1:-1] for child in row.children]
@@ -521,17 +528,16 @@ def test_a_click_chooses_what_stands_there_and_nothing_elsewhere(name):
 def test_another_draw_is_another_seed_at_the_same_settings(name):
     """The same ones in a new demo; what was changed by hand is forgotten."""
     demo, twin = CASES[name].make(), CASES[name].make()
-    (label,) = [label for label in demo.buttons if label.startswith("Autre")]
     if "step" in demo.controls:
         demo.set(step=9, temperature=1.5)
     pictures = {demo.picture.value}
     for number in range(1, 4):
         if "edits" in demo.controls:
-            demo.buttons["Changer ce pixel"].click()
+            demo.buttons["change"].click()
             assert demo.controls["edits"].value
         before = scene.values(demo) | ({"edits": ""} if "edits" in demo.controls else {})
         for each in (demo, twin):
-            each.buttons[label].click()
+            each.buttons["another"].click()
         assert scene.values(demo) == before | {"seed": twin.controls["seed"].value}
         pictures.add(demo.picture.value)
         assert len(pictures) == 1 + number
@@ -547,7 +553,7 @@ def test_moving_along_an_image_does_not_draw_it_again(monkeypatch, name, kind):
         demo.set(seed=seed, step=step)
     assert len(samples) == 2
     if "edits" in demo.controls:
-        demo.buttons["Changer ce pixel"].click()
+        demo.buttons["change"].click()
         demo.set(step=12)
         assert len(samples) == 3
 
@@ -772,7 +778,7 @@ def test_another_z_keeps_the_order(orders, decoded):
     asked, styles = decoded.received[0][1], set()
     for _ in range(30):
         before = scene.values(orders)
-        orders.buttons["Tirer un autre z"].click()
+        orders.buttons["another"].click()
         after = scene.values(orders)
         assert {name for name in after if after[name] != before[name]} == {"z1", "z2", "z3"}
         z, y = decoded.received[-1]
@@ -906,19 +912,19 @@ def test_what_is_hidden_stands_under_the_mouse():
 
 def test_buttons_of_the_completions(painter):
     pictures = set()
-    for label, expected in {
-        "Cacher la droite": ((0, 14), (6, 12)),
-        "Cacher la gauche": ((0, 14), (0, 6)),
-        "Cacher le bas": ((7, 14), (0, 12)),
+    for name, expected in {
+        "hide_right": ((0, 14), (6, 12)),
+        "hide_left": ((0, 14), (0, 6)),
+        "hide_bottom": ((7, 14), (0, 12)),
     }.items():
         pointer(painter, 3, 2, scene.DOWN)
-        painter.buttons[label].click()
+        painter.buttons[name].click()
         assert rectangle(painter) == expected
         pictures.add(painter.picture.value)
     assert len(pictures) == 3
     for seed, following in ((0, 1), (41, 42), (99, 0)):
         painter.set(seed=seed)
-        painter.buttons["Autres tirages"].click()
+        painter.buttons["another"].click()
         assert painter.controls["seed"].value == following
 
 

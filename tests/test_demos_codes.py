@@ -230,7 +230,7 @@ def test_edits_stay_when_the_image_changes_and_a_button_erases_them(editor, maps
     codes[2], codes[11] = 1, 6
     assert scene.shows(editor, "decoded", decoded(codes))
     before = scene.values(editor)
-    editor.buttons["Effacer les retouches"].click()
+    editor.buttons["clear"].click()
     assert scene.values(editor) == before | {"edits": ""}
 
 
@@ -337,10 +337,10 @@ def test_the_atoms_their_bars_and_the_buttons_choose_an_atom(browser, book):
         assert browser.controls["atom"].value == atom
     browser.set(atom=ranking[0])
     for atom in (*ranking[1:], ranking[-1]):
-        browser.buttons["Plus rare"].click()
+        browser.buttons["rarer"].click()
         assert browser.controls["atom"].value == atom
     for atom in (*ranking[-2::-1], ranking[0]):
-        browser.buttons["Plus fréquent"].click()
+        browser.buttons["commoner"].click()
         assert browser.controls["atom"].value == atom
 
 

@@ -1639,7 +1639,7 @@ def test_the_first_hint_comes_by_itself_where_the_message_explains_nothing(exerc
     assert capsys.readouterr().out == '✘ test : non\n  Une piste : hint("test")\n'
     for _ in range(2):  # the same mistake again: the same hint
         verify("test", lambda: "?")
-        assert capsys.readouterr().out == "✘ test : non\n  Indice : premier\n"
+        assert capsys.readouterr().out == "✘ test : non\n  Indice 1/2 : premier\n"
     hint("test")
     assert capsys.readouterr().out.startswith("Indice 2/2 : second")
 

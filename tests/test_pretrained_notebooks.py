@@ -15,7 +15,7 @@ from notebook_files import NOTEBOOKS, PRINT_DURATIONS, printed
 
 from course_utils.exercises import exercises
 from course_utils.language import translations
-from course_utils.pretrained import FOLDER, PART_BYTES
+from course_utils.pretrained import FOLDER, LOADED, PART_BYTES
 
 FILES = sorted(FOLDER.glob("*.safetensors"))
 NAMES = re.compile(r"\"?pretrained\"?[=:] ?(f?)\"([^\"]+)\"")
@@ -122,6 +122,6 @@ def test_with_unusual_answers_nothing_trains_and_a_cell_run_again_shows_the_same
             if not may_differ(cell):
                 run(position, ANYWHERE)
                 assert run(position, cell.source).split() == text.split(), cell.source
-    assert say("Les modèles déjà entraînés seront chargés : rien ne s'entraîne ici.") in texts[0]
+    assert say(LOADED) in texts[0]
     assert not any(say("Le modèle s'entraîne donc ici.") in text for text in texts)
     assert any(say("Poids déjà entraînés.") in text for text in texts)

@@ -83,7 +83,7 @@ def sampling_explorer(models, *, temperature=1.0):
             "proche de 0,5). Puis gardez le tirage et changez la température, ou le modèle."
         ),
         panels={"image": image, "chances": chances, "law": law},
-        buttons={tr("Autre image"): another_seed()},
+        buttons={"another": (tr("Autre image"), another_seed())},
         rows=[["step"], ["model", "temperature", "seed"]],
         play="step",
     )

@@ -54,7 +54,7 @@ def code_editor(model, images, titles=None, *, tiles=None):
         ),
         panels=editor.panels,
         on_pointer=editor.on_pointer,
-        buttons={tr("Effacer les retouches"): lambda: {"edits": ""}},
+        buttons={"clear": (tr("Effacer les retouches"), lambda: {"edits": ""})},
         rows=[["image", "brush", "other"], ["cell", "edits"]],
     )
 
@@ -225,8 +225,8 @@ def codebook_browser(model, images):
         panels=browser.panels,
         on_pointer=browser.on_pointer,
         buttons={
-            tr("Plus fréquent"): lambda: browser.move(-1),
-            tr("Plus rare"): lambda: browser.move(1),
+            "commoner": (tr("Plus fréquent"), lambda: browser.move(-1)),
+            "rarer": (tr("Plus rare"), lambda: browser.move(1)),
         },
     )
 

@@ -103,7 +103,7 @@ def condition_explorer(model, classifier, *, mean, std):
         z = torch.randn(z_dim, generator=draws).clamp(-3, 3)
         return {f"z{i + 1}": round(value, 2) for i, value in enumerate(z.tolist())}
 
-    names, again = list(controls), tr("Tirer un autre z")
+    names = list(controls)
     return LivePicture(
         draw,
         controls,
@@ -112,8 +112,8 @@ def condition_explorer(model, classifier, *, mean, std):
             "autre z."
         ),
         panels={"digit": digit, "near": near, "classes": classes},
-        buttons={again: another_z},
-        rows=[[*names[:k], [*names[k : k + 2], again, RESET], names[k + 2 :]]],
+        buttons={"another": (tr("Tirer un autre z"), another_z)},
+        rows=[[*names[:k], [*names[k : k + 2], "another", RESET], names[k + 2 :]]],
     )
 
 
@@ -235,10 +235,10 @@ def completion_explorer(model, images, classifier, *, draws=18):
         panels={"image": image, "completions": imagined},
         on_pointer=on_pointer,
         buttons={
-            tr("Autres tirages"): lambda: {"seed": (controls["seed"].value + 1) % 100},
-            tr("Cacher la droite"): hide((0, height), (width // 2, width)),
-            tr("Cacher la gauche"): hide((0, height), (0, width // 2)),
-            tr("Cacher le bas"): hide((height // 2, height), (0, width)),
+            "another": (tr("Autres tirages"), lambda: {"seed": (controls["seed"].value + 1) % 100}),
+            "hide_right": (tr("Cacher la droite"), hide((0, height), (width // 2, width))),
+            "hide_left": (tr("Cacher la gauche"), hide((0, height), (0, width // 2))),
+            "hide_bottom": (tr("Cacher le bas"), hide((height // 2, height), (0, width))),
         },
         rows=[["number", "seed"], ["hidden_rows", "hidden_columns"], []],
     )

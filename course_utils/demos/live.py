@@ -15,7 +15,7 @@ from IPython import get_ipython
 from .. import figures
 from ..language import tr
 
-RESET = tr("Revenir au départ")
+RESET = "reset"  # the name of the button that every demo has
 # The raised handle of an upright slider leaves its name readable.
 UPRIGHT = "<style>.course-demo .widget-vslider .slider-container {margin-top: 10px}</style>"
 
@@ -45,11 +45,11 @@ class LivePicture(widgets.VBox):
         on_pointer: function `(x, y, pressed)` of a click or a drag, in pixels of the picture,
             returning the new values of some controls as a dict (or an empty one); `pressed` is
             True for the click and False while the mouse is dragged.
-        buttons: `{label: function}`; a click calls the function, which returns the new values
-            of some controls as a dict.
+        buttons: `{name: (label, function)}`; a click calls the function, which returns the new
+            values of some controls as a dict.
         rows: names of the controls laid out on each line, `[["a", "b"], ["c"]]`, a list among
             them being a column, `[["a", ["b", "c"]]]`; by default all on one line, which wraps.
-            Buttons are named by their labels; those not named end the last line.
+            Buttons may be named there too; the others end the last line.
         play: name of an `IntSlider` that a play button moves on its own, step by step.
         pace: steps of that slider at each tick of the play button, every 80 ms.
     """
@@ -75,10 +75,12 @@ class LivePicture(widgets.VBox):
         self._start = {name: control.value for name, control in controls.items()}
         first = draw(**self._start)
         self.picture = widgets.Image(value=to_png(first), format="png", layout=_layout(first))
-        self.reset_button = _button(RESET, lambda: self.set(**self._start), icon="undo")
+        self.reset_button = _button(
+            tr("Revenir au départ"), lambda: self.set(**self._start), icon="undo"
+        )
         self.buttons = {
-            label: _button(label, lambda new_values=new_values: self.set(**new_values()))
-            for label, new_values in (buttons or {}).items()
+            name: _button(label, lambda new_values=new_values: self.set(**new_values()))
+            for name, (label, new_values) in (buttons or {}).items()
         }
         for control in controls.values():
             control.observe(self._redraw, "value")
@@ -231,7 +233,11 @@ def _replace_those_of_this_cell(demo):
 
 
 def check_moves(demo, *moves):
-    """Each move, a dict of new values of controls, changes the picture; then the demo is reset."""
+    """Each move, a dict of new values of controls, changes the picture; the demo is then reset.
+
+    It starts from its beginning, wherever a hand has left it.
+    """
+    demo.reset_button.click()
     for values in moves:
         before = demo.picture.value
         demo.set(**values)

@@ -63,9 +63,12 @@ def painting_explorer(models, *, temperature=1.0, pace=3):
         panels=easel.panels,
         on_pointer=easel.on_pointer,
         buttons={
-            tr("Changer ce pixel"): lambda: easel.change(easel.controls["step"].value - 1),
-            tr("Effacer les retouches"): lambda: {"edits": ""},
-            tr("Autre image"): lambda: seeds() | {"edits": ""},
+            "change": (
+                tr("Changer ce pixel"),
+                lambda: easel.change(easel.controls["step"].value - 1),
+            ),
+            "clear": (tr("Effacer les retouches"), lambda: {"edits": ""}),
+            "another": (tr("Autre image"), lambda: seeds() | {"edits": ""}),
         },
         rows=easel.rows,
         play="step",

@@ -94,7 +94,7 @@ def prior_explorer(model, priors, images, *, temperature=1.0):
             "classe ou de prior."
         ),
         panels={"codes": codes, "image": image, "law": law},
-        buttons={tr("Autre tirage"): another_seed()},
+        buttons={"another": (tr("Autre tirage"), another_seed())},
         rows=[["step"], [name for name in controls if name != "step"]],
         play="step",
     )

@@ -95,7 +95,8 @@ def verify(key, answer=None):
         print(tr("✘ {key} : {message}", key=key, message=_as_written(str(wrong))))
         if wrong.puzzling:
             _hints_shown.setdefault(key, 1)
-            print("  " + tr("Indice : {hint}", hint=exercise.hints[0]))
+            last, first = len(exercise.hints), exercise.hints[0]
+            print("  " + tr("Indice 1/{last} : {hint}", last=last, hint=first))
         else:
             print("  " + tr('Une piste : hint("{key}")', key=key))
         return exercise.reference
