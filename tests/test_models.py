@@ -227,3 +227,18 @@ def test_the_prior_of_a_codebook_whose_atoms_are_all_the_same():
     prior = code_prior(model, **SMALL)
     codes = torch.zeros(2, *model.code_shape, dtype=torch.uint8)
     assert torch.isfinite(prior.log_prob(codes)).all()
+
+
+SHAPE = (1, 8, 8)
+
+
+@pytest.mark.parametrize("build, name", [
+    (lambda: VAE(SHAPE, z_dim=2), "−ELBO"),
+    (lambda: VAE(SHAPE, z_dim=2, beta=4.0), "−E[log p(x|z)] + 4 KL"),
+    (lambda: VQVAE(SHAPE, beta=0.5, **TINY), "−log p(x|z_q) + 0.5 ‖z_e − e‖²"),
+    (lambda: VQVAE(SHAPE, beta=0.5, ema=False, **TINY), "−log p(x|z_q) + 1.5 ‖z_e − e‖²"),
+    (lambda: PixelCNN(SHAPE, features=1, layers=1), "−log p(x)"),
+    (lambda: PixelCNN(SHAPE, levels=5, output="gaussian", **SMALL), "majorant de −log p(x)"),
+])  # fmt: skip
+def test_a_loss_says_what_it_is(build, name):
+    assert build().loss_name == name

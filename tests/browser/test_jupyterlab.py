@@ -12,7 +12,8 @@ from PIL import ImageStat
 WIDGETS = "__import__('ipywidgets.widgets.widget').widgets.widget"
 
 
-PAGES = [path.name for path in NOTEBOOKS] + ["en/01_vae_recap.ipynb"]
+# one of them in English, which has the same cells
+PAGES = [path.name.replace("01_", "en/01_") for path in NOTEBOOKS]
 
 
 @pytest.fixture(scope="module", params=PAGES)
