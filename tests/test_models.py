@@ -237,6 +237,7 @@ SHAPE = (1, 8, 8)
     (lambda: VAE(SHAPE, z_dim=2, beta=4.0), "−E[log p(x|z)] + 4 KL"),
     (lambda: VQVAE(SHAPE, beta=0.5, **TINY), "−log p(x|z_q) + 0.5 ‖z_e − e‖²"),
     (lambda: VQVAE(SHAPE, beta=0.5, ema=False, **TINY), "−log p(x|z_q) + 1.5 ‖z_e − e‖²"),
+    (lambda: VQVAE(SHAPE, beta=0, **TINY), "−log p(x|z_q) + 0 ‖z_e − e‖²"),
     (lambda: PixelCNN(SHAPE, features=1, layers=1), "−log p(x)"),
     (lambda: PixelCNN(SHAPE, levels=5, output="gaussian", **SMALL), "majorant de −log p(x)"),
 ])  # fmt: skip
