@@ -106,7 +106,7 @@ def named(arguments):
 
     A language is a folder of `notebooks/`; French, where none is named, unless COURSE_LANG is set.
     """
-    languages = {path.parent.name: path.parent for path in NOTEBOOKS.glob("*/*.ipynb")}
+    languages = {path.parent.name: path.parent for path in NOTEBOOKS.glob("[!.]*/*.ipynb")}
     languages["fr"] = NOTEBOOKS
     names = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))
     options = arguments[len(names) :]

@@ -1,9 +1,8 @@
 """The course as web pages, for those who only read: `python3 course.py html FOLDER`.
 
 The committed notebooks with their outputs, one page each, and a table of contents; the editions in
-other languages in folders of their own. Nothing in a
-page comes from elsewhere: pictures and styles are inside, formulas are MathML, which browsers draw
-themselves; a demo is its still picture.
+other languages in folders of their own. Nothing in a page comes from elsewhere: pictures and styles
+are inside, formulas are MathML, which browsers draw themselves; a demo is its still picture.
 """
 
 import re
@@ -20,7 +19,7 @@ from traitlets.config import Config
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from course_utils.language import N_, SOURCE, language_name, translations  # noqa: E402
+from course_utils.language import N_, SOURCE, language_name, languages, translations  # noqa: E402
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -109,16 +108,16 @@ class Exporter(HTMLExporter):
 
 
 def build(folder):
-    folders = {path.parent.name: path.parent for path in NOTEBOOKS.glob("*/*.ipynb")}
-    for language, notebooks in {SOURCE: NOTEBOOKS, **folders}.items():
-        others = [other for other in (SOURCE, *folders) if other != language]
-        up, down = ("", "") if language == SOURCE else ("../", language)
+    places = {language: "" if language == SOURCE else f"{language}/" for language in languages()}
+    written = [language for language, place in places.items() if (NOTEBOOKS / place).is_dir()]
+    for language in written:
+        up, notebooks = "../" if places[language] else "", NOTEBOOKS / places[language]
         links = [
-            f'<a href="{up}{"" if other == SOURCE else other + "/"}index.html">'
-            f"{language_name(other)}</a>"
-            for other in others
-        ]
-        build_edition(folder / down, language, sorted(notebooks.glob("*.ipynb")), " ".join(links))
+            f'<a href="{up}{places[other]}index.html">{language_name(other)}</a>'
+            for other in written if other != language
+        ]  # fmt: skip
+        pages = sorted(notebooks.glob("*.ipynb"))
+        build_edition(folder / places[language], language, pages, " ".join(links))
     print(f"Open {folder / 'index.html'}")
 
 

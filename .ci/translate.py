@@ -111,8 +111,7 @@ def update(language, name, messages):
         before.mime_headers, found = found.mime_headers, before
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
-        write_po(file, found, width=100, include_lineno=False, omit_header=False)
-    return found
+        write_po(file, found, width=100, include_lineno=False)
 
 
 def to_translate(language, name):

@@ -5,6 +5,7 @@ What a reader sees stands in the code in French, in `tr` or `trn`. The folder of
 notebook, from which `.ci/translate.py` makes its notebook of that language.
 """
 
+import functools
 import gettext
 import io
 import os
@@ -50,8 +51,9 @@ def catalogue(language, name):
         return read_po(file, locale=language)
 
 
+@functools.cache
 def translations(language, name="course_utils"):
-    """The same, ready to use; French needs no catalogue."""
+    """The same, ready to use and read once; French needs no catalogue."""
     if language == SOURCE:
         return gettext.NullTranslations()
     compiled = io.BytesIO()
