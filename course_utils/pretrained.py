@@ -3,7 +3,8 @@
 `use_pretrained(True)`, or `COURSE_PRETRAINED=1` in the environment, asks for it: an instructor then
 runs a notebook without waiting. `python3 course.py weights` makes the files again: it runs the
 notebooks with `COURSE_PRETRAINED=record`, so that the recipe of a model is written in one place,
-the cell that trains it.
+the cell that trains it. With `COURSE_PRETRAINED=try`, as the tests do, each training begins, must
+learn something, and the model is then loaded.
 
 A file holds the weights, the learning curves, and the validation loss to be found again with them.
 A file that is missing, damaged, or does not find its loss again is not used: the model trains.
@@ -46,13 +47,13 @@ def use_pretrained(choice=None):
 
 
 def pretrained_mode():
-    """`"train"`, `"load"`, or `"record"`: train, and keep the weights."""
+    """`"train"`; `"load"`; `"try"`: begin to train, then load; `"record"`: train, and keep."""
     if _chosen is not None:
         return "load" if _chosen else "train"
-    modes = {"": "train", "0": "train", "1": "load", "record": "record"}
+    modes = {"": "train", "0": "train", "1": "load", "try": "try", "record": "record"}
     asked = os.environ.get("COURSE_PRETRAINED", "")
     if asked not in modes:
-        raise ValueError(f"COURSE_PRETRAINED={asked!r}: expected 1 (load), 0 (train) or record")
+        raise ValueError(f"COURSE_PRETRAINED={asked!r}: expected 1 (load), 0 (train), try, record")
     return modes[asked]
 
 

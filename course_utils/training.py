@@ -99,6 +99,7 @@ def fit(
         ValueError: an argument is out of range, the labels are missing, or the checkpoint belongs
             to another training.
         FloatingPointError: the loss is no longer finite; the model has its best weights back.
+        RuntimeError: with `COURSE_PRETRAINED=try`, the training begins and nothing is learned.
     """
     val_every = max(1, steps // 25) if val_every is None else val_every
     recipe = _Recipe(
@@ -112,13 +113,15 @@ def fit(
 
     home = _device_of(model)
     kept = _Pretrained(pretrained, model, data, recipe)
+    device = choose_device() if device is None else torch.device(device)
     try:
+        if kept.mode == "try":
+            _Training(model.to(device), data, recipe).begin()
         if history := kept.load():
             if progress:
                 print(tr("Poids déjà entraînés."), _summary(model, history))
             return history
 
-        device = choose_device() if device is None else torch.device(device)
         training = _Training(model.to(device), data, recipe)
         history = training.run(patience, checkpoint, resume, progress)
         if progress and history.end != "interrupted":
@@ -213,6 +216,23 @@ class _Training:
                 self.history.seconds = time.perf_counter() - started
         return self.history
 
+    def begin(self):
+        """The steps up to the first validation, to see that it learns; the model forgets them."""
+        with _own_random_stream(self.device, self.recipe.seed):
+            self.validate()
+            untrained = self.best
+            self.model.train()
+            while self.step < self.recipe.val_every:
+                self.one_step()
+            self.validate()
+        self.model.load_state_dict(untrained)
+        if self.history.best_step == 0:
+            before, after = self.history.val
+            raise RuntimeError(
+                f"nothing is learned in {self.step} steps: the validation loss goes from "
+                f"{before:.2f} to {after:.2f} nats/image"
+            )
+
     def one_step(self):
         indices = self.batches(self.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
@@ -297,7 +317,7 @@ class _Pretrained:
 
     def load(self):
         """The history of the training recorded, whose weights the model now has; or None."""
-        if self.mode != "load":
+        if self.mode not in ("load", "try"):
             return None
         try:
             return History(**load_pretrained(self.name, self.model.cpu(), self.asked, self.judge))

@@ -47,7 +47,8 @@ def equal(model, weights):
 
 
 def test_the_environment_chooses_and_the_notebook_has_the_last_word(monkeypatch, capsys):
-    for asked, mode in (("", "train"), ("0", "train"), ("record", "record"), ("1", "load")):
+    modes = {"": "train", "0": "train", "try": "try", "record": "record", "1": "load"}
+    for asked, mode in modes.items():
         monkeypatch.setenv("COURSE_PRETRAINED", asked)
         assert pretrained_mode() == mode
     for choice, mode in ((False, "train"), (True, "load"), (None, "load")):
@@ -82,6 +83,26 @@ def test_a_recorded_model_comes_back_with_its_curves_and_trains_no_step(data, mo
     assert history.best_val == first.best_val and history.end == "finished"
     assert not loaded.training
     assert "Poids déjà entraînés. 60 pas" in capsys.readouterr().out
+
+
+def test_a_training_that_is_tried_begins_learns_and_is_spared(data, monkeypatch, capsys):
+    recorded, loaded, steps = vae(seed=1), vae(), []
+    loaded.loss = lambda *args: steps.append(loaded.training) or VAE.loss(loaded, *args)
+    first = run(recorded, data, "record", monkeypatch)
+    stream = torch.get_rng_state()
+    history = run(loaded, data, "try", monkeypatch, val_every=2)  # the recipe of the file: 60 // 25
+    assert sum(steps) == 2
+    assert equal(loaded, weights_of(recorded)) and history.val == first.val
+    assert torch.equal(torch.get_rng_state(), stream)
+    assert "Poids déjà entraînés. 60 pas" in capsys.readouterr().out
+
+
+def test_a_training_that_is_tried_and_learns_nothing_is_an_error(data, monkeypatch):
+    model = vae()
+    before = weights_of(model)
+    with pytest.raises(RuntimeError, match=r"nothing is learned in 2 steps: .* goes from .* to "):
+        run(model, data, "try", monkeypatch, lr=1e4)
+    assert equal(model, before) and not model.training
 
 
 def test_without_a_name_a_model_always_trains(data, monkeypatch):
