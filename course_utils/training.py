@@ -81,7 +81,7 @@ def fit(
             weights, and quick on large data sets.
         patience: stop after this many validations without progress (at least 1); `None` never
             stops.
-        seed: of the batches and of the model's own noise.
+        seed: of the batches, of images drawn anew, and of the model's own noise.
         device: where to train (chosen automatically); the model goes back where it was.
         bfloat16: let the steps of the training compute their products and convolutions on 16 bits
             (`torch.autocast`): faster where the processor knows how to, slower elsewhere. The
