@@ -345,7 +345,7 @@ def test_bfloat16_is_for_the_products_of_the_training_only(checkpoint, data, bfl
 
 
 def test_the_losses_are_read_at_validations_only(data, monkeypatch):
-    """Between two validations, nothing waits for a value that a GPU has not computed yet."""
+    """Between two validations, `fit` waits for no value that a GPU has yet to compute."""
     reads, known = [], []
 
     def counted(original):
