@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,32 @@ class Split:
     def __len__(self):
         return len(self.images)
 
+    def batch(self, indices):
+        """Images `(B, C, H, W)` and labels `(B,)`, or None, at these indices: what `fit` visits."""
+        return self.images[indices], None if self.labels is None else self.labels[indices]
+
+    def to(self, device):
+        """The same split, its tensors on `device`."""
+        tensors = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(self, **{name: value.to(device) for name, value in tensors.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedrawnSplit(Split):
+    """Binary images drawn anew at each visit (« dynamic binarisation »); `images` is a first draw.
+
+    The draws come from the global random stream, which `fit` seeds.
+
+    Args:
+        grey: probability that each pixel be 1, floats `(N, C, H, W)` in [0, 1].
+    """
+
+    grey: torch.Tensor
+
+    def batch(self, indices):
+        _, labels = super().batch(indices)
+        return torch.bernoulli(self.grey[indices]).to(torch.uint8), labels
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -74,9 +100,10 @@ class Dataset:
 
     def __post_init__(self):
         for part in ("train", "val", "test"):
-            found = type(getattr(self, part))
-            if found is not Split:
-                raise TypeError(f"{part}: expected Split(images, labels), got {found.__name__}")
+            found = getattr(self, part)
+            if not isinstance(found, Split):
+                kind = type(found).__name__
+                raise TypeError(f"{part}: expected Split(images, labels), got {kind}")
 
     @property
     def shape(self):
@@ -98,7 +125,7 @@ class Dataset:
         )
 
 
-def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None):
+def load(name=None, *, size=28, levels=256, color=False, copies=None, redraw=False, root=None):
     """Load a data set, already split, as integer images.
 
     Args:
@@ -113,6 +140,9 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
         copies: for `digits` enlarged to 14 or 28 pixels, how many randomly deformed copies of
             each image the training set holds (10 by default). The validation and test images
             are deformed once, by the same law. 0 switches the deformation off everywhere.
+        redraw: for what a Bernoulli draw binarises (`levels`): draw the training images anew each
+            time that `fit` visits them (kind « D »), a `RedrawnSplit`. `train.images`, `val` and
+            `test` stay the fixed draw.
         root: where the downloaded files live. By default the environment variable
             `COURSE_DATA`, else the folder `data/` of the course, or one of the user's own where
             that one cannot be written.
@@ -143,6 +173,12 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
             f"copies={copies}: only `digits` enlarged to 14 or 28 pixels are deformed; "
             "leave `copies` out"
         )
+    drawn = levels == 2 and name != "digits" and not color
+    if redraw and not drawn:
+        raise ValueError(
+            f"redraw=True: load({name!r}, levels={levels}, color={color}) draws no image. Only "
+            "`mnist` and `fashion_mnist` in grey, levels=2, are drawn; leave `redraw` out"
+        )
 
     if name == "digits":
         parts = _digits(size, 10 if copies is None else copies)
@@ -154,11 +190,13 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, root=None)
     for grey, labels in parts:  # grey: (N, 1, H, W) in [0, 1]
         if color:
             images = quantize(colorize(grey, generator), levels)
-        elif levels == 2 and name != "digits":
+        elif drawn:
             images = torch.bernoulli(grey, generator=generator).to(torch.uint8)
         else:
             images = quantize(grey, levels)
         splits.append(Split(images, labels))
+    if redraw:
+        splits[0] = RedrawnSplit(splits[0].images, splits[0].labels, grey=parts[0][0])
     return Dataset(name, levels, *splits)
 
 
@@ -226,7 +264,7 @@ def check_images(x, shape, levels):
             )
         )
     # as Python integers: compared inside torch, a uint8 of 255 and 256 would wrap around
-    low, high = (int(x.min()), int(x.max())) if x.numel() else (0, 0)
+    low, high = torch.stack([x.min(), x.max()]).tolist() if x.numel() else (0, 0)
     if low < 0 or high >= levels:
         larger = f", or build the model with levels={high + 1}" if low >= 0 else ""
         raise ValueError(

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from .data import Split
 from .language import tr
 from .pretrained import UnusableWeights, load_pretrained, pretrained_mode, save_pretrained
 from .weights import copy_weights, read_tensors, restore, write_tensors
@@ -68,7 +69,8 @@ def fit(
 
     Args:
         model: a `torch.nn.Module` with `loss(x, y=None) -> scalar`, in nats per image.
-        data: has `train` and `val`, each with `images` `(N, …)` and `labels` `(N, …)`, or None.
+        data: has `train` and `val`, each a `Split` with `images` `(N, …)` and `labels` `(N, …)`,
+            or None.
         conditional: also give the labels to the model: `loss(x, y)`.
         steps: number of gradient steps, each on one batch.
         batch_size: images per batch.
@@ -79,7 +81,7 @@ def fit(
             weights, and quick on large data sets.
         patience: stop after this many validations without progress (at least 1); `None` never
             stops.
-        seed: of the batches and of the model's own noise.
+        seed: of the batches, of images drawn anew, and of the model's own noise.
         device: where to train (chosen automatically); the model goes back where it was.
         bfloat16: let the steps of the training compute their products and convolutions on 16 bits
             (`torch.autocast`): faster where the processor knows how to, slower elsewhere. The
@@ -98,7 +100,8 @@ def fit(
         TypeError: `data` is no data set of the course.
         ValueError: an argument is out of range, the labels are missing, or the checkpoint belongs
             to another training.
-        FloatingPointError: the loss is no longer finite; the model has its best weights back.
+        FloatingPointError: the loss was not finite at some step, as the validation after it finds
+            out; the model has its best weights back.
         RuntimeError: with `COURSE_PRETRAINED=try`, the training begins and nothing is learned.
     """
     val_every = max(1, steps // 25) if val_every is None else val_every
@@ -156,21 +159,31 @@ class _Recipe:
             raise ValueError(f"lr={self.lr}: expected a positive learning rate")
 
 
+RESIDENT = 2**30  # bytes: up to this size, the training images live on the device
+
+
 class _Training:
-    """A training on its way: what it trains, how far it is, and the best weights so far."""
+    """A training on its way: what it trains, how far it is, and the best weights so far.
+
+    A device that is not the CPU works on its own, as long as nobody asks for a value: the batches
+    are gathered there, and the losses stay there until a validation reads them.
+    """
 
     def __init__(self, model, data, recipe):
         self.model, self.data, self.recipe = model, data, recipe
         self.device = _device_of(model)
+        self.train = data.train
+        if self.train.images.nbytes <= RESIDENT:
+            self.train = self.train.to(self.device)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
         )
         self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, max_lr=recipe.lr, total_steps=recipe.steps + 1
         )
-        self.batches = _Batches(len(data.train.images), recipe.batch_size, recipe.seed)
+        self.batches = _Batches(self.train.images, recipe.batch_size, recipe.seed)
         self.step, self.best, self.history = 0, copy_weights(model), History()
-        self.losses = []  # of the steps since the last validation
+        self.losses = []  # of the steps since the last validation, with their learning rates
 
     def run(self, patience, checkpoint, resume, progress):
         """All the steps, unless something stops them; the model then has its best weights."""
@@ -236,26 +249,37 @@ class _Training:
     def one_step(self):
         indices = self.batches(self.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
-            loss = _loss(self.model, self.data.train, indices, self.recipe.conditional)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(_not_finite(loss.item(), self.step, self.scheduler))
+            loss = _loss(self.model, self.train, indices, self.recipe.conditional)
+        lr = self.scheduler.get_last_lr()[0]
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         self.scheduler.step()
-        self.losses.append(loss.item())
+        self.losses.append((loss.detach(), lr))
         self.step += 1
 
     def validate(self):
         """Note both losses, and keep the weights if they are the best."""
+        train = self.mean_loss()
         value = _validation_loss(self.model, self.data, self.recipe)
         self.history.steps.append(self.step)
-        self.history.train.append(sum(self.losses) / len(self.losses) if self.losses else math.nan)
+        self.history.train.append(train)
         self.history.val.append(value)
         self.losses = []
         if value < self.history.best_val:
             self.history.best_val, self.history.best_step = value, self.step
             self.best = copy_weights(self.model)
+
+    def mean_loss(self):
+        """Of the steps since the last validation, whose losses are read only now; NaN if none."""
+        if not self.losses:
+            return math.nan
+        losses, rates = zip(*self.losses)
+        losses = torch.stack(losses).tolist()
+        for number, (loss, lr) in enumerate(zip(losses, rates)):
+            if not math.isfinite(loss):
+                raise FloatingPointError(_not_finite(loss, self.history.steps[-1] + number, lr))
+        return sum(losses) / len(losses)
 
     def save(self, path):
         """All that it needs to go on: weights, best weights, moments, noise, curves."""
@@ -330,8 +354,9 @@ class _Pretrained:
 
 
 def _loss(model, part, indices, conditional):
-    x = part.images[indices].to(_device_of(model))
-    return model.loss(x, part.labels[indices].to(x.device)) if conditional else model.loss(x)
+    device = _device_of(model)
+    x, y = part.batch(indices)
+    return model.loss(x.to(device), y.to(device)) if conditional else model.loss(x.to(device))
 
 
 @torch.no_grad()
@@ -382,7 +407,7 @@ def _check_data(data, conditional):
     """Raise unless `data` has a train and a val, with images, and labels if they are needed."""
     for name in ("train", "val"):
         part = getattr(data, name, None)
-        if not isinstance(getattr(part, "images", None), torch.Tensor):
+        if not isinstance(part, Split):
             raise TypeError(
                 f"data: expected a Dataset, whose train and val hold tensors of images, got a "
                 f"{type(data).__name__}. load(…) and load_images(folder) make one, and "
@@ -397,8 +422,9 @@ def _check_data(data, conditional):
 class _Batches:
     """Indices of each step's batch: a function of the step alone, so that resuming is exact."""
 
-    def __init__(self, n, batch_size, seed):
-        self.n, self.batch_size, self.seed = n, min(batch_size, n), seed
+    def __init__(self, images, batch_size, seed):
+        self.n, self.device, self.seed = len(images), images.device, seed
+        self.batch_size = min(batch_size, self.n)
         self.epoch = None
 
     def __call__(self, step):
@@ -406,7 +432,8 @@ class _Batches:
         epoch, position = divmod(step, self.n // self.batch_size)
         if epoch != self.epoch:
             generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
-            self.epoch, self.order = epoch, torch.randperm(self.n, generator=generator)
+            order = torch.randperm(self.n, generator=generator)
+            self.epoch, self.order = epoch, order.to(self.device)
         return self.order[position * self.batch_size : (position + 1) * self.batch_size]
 
 
@@ -427,9 +454,9 @@ def _own_random_stream(device, seed):
                 torch.mps.set_rng_state(mps_state)
 
 
-def _not_finite(loss, step, scheduler):
+def _not_finite(loss, step, lr):
     return (
-        f"the loss became {loss} at step {step} (learning rate {scheduler.get_last_lr()[0]:.2g}). "
+        f"the loss became {loss} at step {step} (learning rate {lr:.2g}). "
         "The model has its best weights back. Usual causes: a learning rate too high (try a "
         "tenth), an unbounded log-variance (see course_utils.vae.bound_logvar), a logarithm of zero"
     )

@@ -17,7 +17,16 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from course_utils import data
-from course_utils.data import Dataset, Split, class_weights, enlarge, load, load_images, quantize
+from course_utils.data import (
+    Dataset,
+    RedrawnSplit,
+    Split,
+    class_weights,
+    enlarge,
+    load,
+    load_images,
+    quantize,
+)
 from course_utils.figures import image_grid
 
 IDX_NAMES = (
@@ -223,6 +232,38 @@ def test_a_split_takes_arrays_and_needs_no_labels():
     assert Dataset("dots", 2, split, split, last).num_classes == 5, "the classes of every part"
 
 
+@pytest.mark.parametrize("kind", [Split, RedrawnSplit])
+def test_a_batch_of_a_split(kind):
+    """Its images and labels, in the order asked for; black and white are never in doubt."""
+    images, indices = torch.eye(6, dtype=torch.uint8).view(6, 1, 2, 3), torch.tensor([4, 0, 4])
+    grey = {"grey": images.float()} if kind is RedrawnSplit else {}
+    for labels in (None, torch.arange(6)):
+        split = kind(images, labels, **grey)
+        for moved in (split, split.to("cpu")):
+            x, y = moved.batch(indices)
+            assert (
+                type(moved) is kind and torch.equal(x, images[indices]) and x.dtype == torch.uint8
+            )
+            assert y is None if labels is None else torch.equal(y, indices)
+
+
+def test_redrawn_images_are_new_at_each_visit_and_their_mean_is_the_grey():
+    grey = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    split = RedrawnSplit((grey > 0.5).byte(), grey=grey)
+    first = split.images.clone()
+    indices = torch.arange(5).repeat(2000)
+
+    def visits():
+        torch.manual_seed(3)
+        return [split.batch(indices)[0] for _ in range(2)]
+
+    one, two = visits()
+    assert not torch.equal(one, two) and torch.equal(torch.stack(visits()), torch.stack((one, two)))
+    assert one.unique().tolist() == [0, 1] and torch.equal(split.images, first)
+    mean = one.view(2000, *grey.shape).float().mean(0)
+    torch.testing.assert_close(mean, grey, atol=5 * 0.5 / 2000**0.5, rtol=0)
+
+
 def test_the_smallest_shape_and_number_of_classes_are_accepted():
     assert data.check_shape((1, 1, 1)) is data.check_num_classes(2) is None
 
@@ -275,6 +316,14 @@ ONES, PAGE = torch.ones(4, 5), torch.zeros(2, 1, 4, 4)
         (loaded, {"copies": True}, ValueError, "copies=True"),
         (loaded, {"copies": 3, "size": 8}, ValueError, "only `digits` enlarged .* leave `copies`"),
         (loaded, {"copies": 3, "name": "mnist"}, ValueError, "leave `copies` out"),
+        (loaded, {"name": "digits", "levels": 2, "redraw": True}, ValueError, "leave `redraw` out"),
+        (loaded, {"name": "mnist", "levels": 3, "redraw": True}, ValueError, "levels=3.*no image"),
+        (
+            loaded,
+            {"name": "mnist", "levels": 2, "color": True, "redraw": True},
+            ValueError,
+            "=True",
+        ),
         (in_a_split, ([dots(1)],), TypeError, r"^images: .*got list.*load_images\(folder\)"),
         (in_a_split, (None,), TypeError, "^images: .*got NoneType"),
         (in_a_split, (dots(2), [0, 1]), TypeError, r"^labels: .*got list.*Split\(images, labels\)"),
@@ -594,6 +643,15 @@ def test_mnist_from_archives_brought_by_hand(raw, tmp_path, monkeypatch):
         # the 28 pixels are padded to 32: half of a border pixel is paper
         for border in (images[:, :, 0, 1:7], images[:, :, 1:7, 0]):
             assert border.mean().item() == pytest.approx(grey / 510, abs=0.05)
+
+    redrawn = load("mnist", size=8, levels=2, redraw=True, root=tmp_path)
+    assert [type(split) for split in parts(redrawn)] == [RedrawnSplit, Split, Split]
+    for one, other in zip(parts(binary), parts(redrawn)):
+        assert torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+    images, labels = redrawn.train.batch(torch.arange(51, 50_000, 256))
+    assert images[:, :, 1:7, 1:7].float().mean().item() == pytest.approx(51 / 255, abs=0.02)
+    assert torch.equal(labels, binary.train.labels[51::256])
+    assert not torch.equal(images, binary.train.images[51::256])
 
     # A damaged file is not taken for the data set: it is unpacked again, with the same draw.
     broken = raw / IDX_NAMES[2]

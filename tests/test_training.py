@@ -12,8 +12,8 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from course_utils import fit, weights
-from course_utils.data import Split
+from course_utils import fit, training, weights
+from course_utils.data import RedrawnSplit, Split
 from course_utils.training import choose_device
 from course_utils.weights import load_weights, save_weights
 
@@ -92,6 +92,14 @@ def data():
 def overfitting():
     """On the way from 0 to 1, the mean passes 0.3, the best for the validation set."""
     return SimpleNamespace(train=part(1.0, 200, 0), val=part(0.3, 40, 1))
+
+
+@pytest.fixture
+def redrawn(data):
+    """Training images of zeros and ones, drawn anew at each visit."""
+    grey = data.train.images.clamp(0, 1) / 2
+    data.train = RedrawnSplit((grey > 0.5).float(), data.train.labels, grey=grey)
+    return data
 
 
 @pytest.fixture
@@ -283,6 +291,25 @@ def test_same_seed_same_weights_other_seed_other_weights(data):
     assert same(models[0], models[1]) and not same(models[0], models[2])
 
 
+def test_redrawn_images_follow_the_seed_and_change_at_each_visit(redrawn):
+    seen = []
+
+    class Spy(Mean):
+        def loss(self, x, y=None):
+            if self.training:
+                seen[-1].append(x)
+            return super().loss(x.float())
+
+    for seed, noise in ((0, 10), (0, 11), (1, 12)):
+        torch.manual_seed(noise)
+        seen.append([])
+        run(Spy(), redrawn, seed=seed, steps=3, batch_size=200)  # three times all the images
+    first, again, other = (torch.stack(visits) for visits in seen)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    per_image = first.sum(2).sort(1).values  # in whatever order they came
+    assert not torch.equal(per_image[0], per_image[1])
+
+
 @pytest.mark.parametrize("model", [Noisy(), interrupted(Noisy(), 7)], ids=["finished", "cut"])
 def test_global_random_stream_is_left_untouched(data, model):
     state = torch.get_rng_state()
@@ -315,6 +342,46 @@ def test_bfloat16_is_for_the_products_of_the_training_only(checkpoint, data, bfl
         assert json.loads(file.metadata()["json"])["recipe"]["bfloat16"] is bfloat16
         moments = [name for name in file.keys() if name.startswith(("adam", "best", "model"))]
         assert moments and all(file.get_tensor(name).dtype == full for name in moments)
+
+
+def test_the_losses_are_read_at_validations_only(data, monkeypatch):
+    """Between two validations, `fit` waits for no value that a GPU has yet to compute."""
+    reads, known = [], []
+
+    def counted(original):
+        def read(tensor, *args):
+            reads.append(original)
+            return original(tensor, *args)
+
+        return read
+
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, name, counted(getattr(torch.Tensor, name)))
+
+    class Spy(Mean):
+        def loss(self, x, y=None):
+            if self.training:
+                known.append(len(reads))
+            return super().loss(x)
+
+    run(Spy(), data, steps=20, val_every=10)
+    assert known[:10] == known[:1] * 10 and known[10:] == known[10:11] * 10
+    assert known[0] < known[10] < len(reads)
+
+
+@pytest.mark.parametrize("resident", [0, 10**6])
+def test_a_training_set_that_is_not_too_large_goes_to_the_device(data, monkeypatch, resident):
+    moves = []
+
+    class Moved(Split):
+        def to(self, device):
+            moves.append(device)
+            return super().to(device)
+
+    data.train = Moved(data.train.images, data.train.labels)
+    monkeypatch.setattr(training, "RESIDENT", resident)
+    run(Mean(), data, conditional=True)
+    assert moves == [torch.device("cpu")] * (resident > 0)
 
 
 def test_model_goes_home_in_eval_mode(data):
@@ -382,6 +449,17 @@ def test_an_error_gives_the_best_weights_back(overfitting, event, error, message
     assert same(model, reference) and torch.isfinite(model.mean).all() and not model.training
 
 
+@pytest.mark.parametrize("event", [math.nan, math.inf])
+def test_the_first_loss_that_is_not_finite_is_found_at_the_next_validation(data, event):
+    """It is told as if it had been seen at once: its step, its value, its learning rate."""
+    told = []
+    for val_every in (1, 5, 60):
+        with pytest.raises(FloatingPointError, match=f"became {event} at step 42 ") as caught:
+            run(disturbed(Mean(), 42, event), data, val_every=val_every, patience=None)
+        told.append(str(caught.value))
+    assert told == told[:1] * 3
+
+
 # ---- resuming ---------------------------------------------------------------------------------
 
 
@@ -402,6 +480,15 @@ def test_resumed_training_equals_an_uncut_one_bit_for_bit(checkpoint, data, buil
     assert run(cut, data, checkpoint=checkpoint, **options).end == "interrupted"
     torch.manual_seed(99)
     history = run(resumed, data, checkpoint=checkpoint, resume=True, **options)
+    assert same(resumed, whole) and curves(history) == curves(expected)
+
+
+def test_images_drawn_anew_are_drawn_again_when_resuming(checkpoint, redrawn):
+    whole, cut, resumed = Mean(), interrupted(Mean(), 38), Mean()
+    expected = run(whole, redrawn, patience=None)
+    run(cut, redrawn, checkpoint=checkpoint, patience=None)
+    torch.manual_seed(99)
+    history = run(resumed, redrawn, checkpoint=checkpoint, resume=True, patience=None)
     assert same(resumed, whole) and curves(history) == curves(expected)
 
 
