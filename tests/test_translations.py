@@ -215,6 +215,8 @@ def test_another_language_is_a_folder_of_catalogues(tmp_path):
     for folder in ("course_utils", "notebooks", ".ci"):
         ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
         shutil.copytree(translate.ROOT / folder, tmp_path / folder, ignore=ignored)
+    for path in NOTEBOOKS[2:]:  # two notebooks tell as much as six
+        (tmp_path / "notebooks" / path.name).unlink()
 
     def run(*command, **settings):
         environment = os.environ | {"PYTHONPATH": str(tmp_path)} | settings
@@ -237,7 +239,7 @@ def test_another_language_is_a_folder_of_catalogues(tmp_path):
             write_po(file, messages)
     run(".ci/translate.py")
     editions = sorted(path.name for path in (tmp_path / "notebooks" / "eo").iterdir())
-    assert editions == [path.name for path in NOTEBOOKS]
+    assert editions == [path.name for path in NOTEBOOKS[:2]]
     made = nbformat.read(tmp_path / "notebooks" / "eo" / "01_vae_recap.ipynb", 4)
     assert made.cells[0].source.startswith("# 01 · Rappels\u00a0: l'auto-encodeur variationnel*\n")
     assert "*[Français](../01_vae_recap.ipynb)* *[English](../en/01_vae_recap.ipynb)*" in (
