@@ -35,6 +35,10 @@ PAGE = """
   math[display="block"] { margin: 0.6em 0; }
 </style>
 {%- endblock -%}
+{%- block data_png scoped -%}
+{%- set alt = output | get_metadata("alt", "image/png") -%}
+{{ super() | replace("<img ", '<img alt="' ~ alt | escape ~ '" ' if alt else "<img ", 1) }}
+{%- endblock -%}
 {%- block body_header -%}
 {{ super() }}
 {{ resources.course_links }}

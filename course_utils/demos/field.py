@@ -17,7 +17,7 @@ PLAIN, GATED = NETWORKS = tr("simple"), tr("à portes (deux piles)")
 ONLY_A = tr("A partout")
 MASKS = {tr("A puis B"): ("A", "B"), tr("B partout"): ("B", "B"), ONLY_A: ("A", "A")}
 READ, FORBIDDEN = figures.COLORS["x"], "#B3261E"
-TOO_FAR, LATER, HATCH = "#CFE3F1", "#F2F2F2", "#444444"
+TOO_FAR, HATCH = "#A9CDE6", "#444444"
 
 
 def receptive_field_explorer():
@@ -166,7 +166,7 @@ def _verdict(counts, masks, layers):
 def _tile(picture, box, kind):
     """A pixel of the grid, or of the legend."""
     pen = ImageDraw.Draw(picture)
-    fills = {"read": READ, "far": TOO_FAR, "forbidden": FORBIDDEN, "later": LATER}
+    fills = {"read": READ, "far": TOO_FAR, "forbidden": FORBIDDEN, "later": figures.LATER}
     pen.rectangle(box, fill=fills.get(kind, "white"), outline="#BBBBBB")
     if kind == "blind":  # hatched
         x, y, right, _ = box
@@ -231,7 +231,7 @@ def _kernel_grid(picture, corner, title, kernel, centre=None):
     panel = Panel(columns, rows, 23, title, left=corner[0], top=corner[1])
     panel.write_title(picture)
     for cell, one in enumerate(kernel.flat):
-        fill, color = (TOO_FAR, DARK) if one else (LATER, "#999999")
+        fill, color = (TOO_FAR, DARK) if one else (figures.LATER, "#666666")
         panel.write_in(picture, cell, str(int(one)), fill, color)
     if centre is not None:
         panel.frame(picture, centre * columns + columns // 2)
