@@ -20,7 +20,9 @@ RESET = "reset"  # the name of the button that every demo has
 # The raised handle of an upright slider leaves its name readable.
 UPRIGHT = "<style>.course-demo .widget-vslider .slider-container {margin-top: 10px}</style>"
 # Under the picture, what it shows, in words, for screen readers alone: a picture has no alt here.
-SPOKEN = "<style>.course-spoken {position: absolute; clip-path: inset(50%)}</style>"
+SPOKEN = """<style>
+.course-spoken {position: absolute; width: 1px; height: 1px; overflow: hidden}
+</style>"""
 
 # On a projector the caption and the controls are larger, and the picture takes what they leave.
 SCREEN = (1100, 590)  # pixels left to a demo whose code is folded
