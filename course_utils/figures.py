@@ -122,7 +122,7 @@ def alt_text(figure):
     )
     said = []
     for part, words in parts:
-        words = [_spoken(word) for word in dict.fromkeys(words) if word]  # a thing is said once
+        words = [_spoken(word) for word, _ in itertools.groupby(words) if word]  # not twice
         if words:
             said.append(part.format(words=tr(" ; ").join(words), count=len(panels)))
     return " ".join(said).replace("?.", "?")

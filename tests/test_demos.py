@@ -446,7 +446,7 @@ def stir(demo, case):
         for button in demo.buttons.values():
             button.click()
 
-    texts = scene.written(move)
+    texts = [text.replace("\n", " ") for text in scene.written(move)]
     said = html.unescape(demo.spoken.value)
     assert all(text in texts for text in said.split("\u00a0; ") if text)
 

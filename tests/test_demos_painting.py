@@ -402,11 +402,7 @@ VERDICTS = [
 @pytest.mark.parametrize(("settings", "verdict"), VERDICTS)
 def test_the_verdict_is_one_sentence_whose_lines_are_cut(field, settings, verdict):
     said = scene.texts(field, **settings)
-    start = said.index("la sortie") + 1
-    lines = [
-        said[start : start + n] for n in (1, 2, 3) if " ".join(said[start : start + n]) == verdict
-    ]
-    assert len(lines) == 1
+    assert said[said.index("la sortie") + 1].replace("\n", " ") == verdict
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from .. import figures
 from ..language import tr, trn
 from .controls import chooser, slider
-from .drawing import DARK, FOCUS, GAP, write, write_lines
+from .drawing import DARK, FOCUS, GAP, write
 from .live import LivePicture
 from .panels import Panel
 
@@ -55,8 +55,7 @@ def receptive_field_explorer():
         counts = {kind: int(part.sum()) for kind, part in parts.items()}
         _legend(picture, (right, 2), counts)
         text, color = _verdict(counts, masks, layers)
-        lines = [(line, color) for line in textwrap.wrap(text, 56)]
-        write_lines(picture, (right, 112), lines, size=17)
+        write(picture, (right, 112), textwrap.fill(text, 56), color, 17)
         (_gated_kernels if gated else _plain_kernels)(picture, (right, 196), kernel, MASKS[masks])
         return picture
 
@@ -212,9 +211,8 @@ def _gated_kernels(picture, corner, size, kinds):
     reach = size // 2
     above = _kernels(size, True, "B")["vertical"][: reach + 1]
     panel = _kernel_grid(picture, (x, y + 26), tr("pile verticale"), above)
-    note = tr("(sur l'image descendue\nd'une ligne)").split("\n")
-    note = [(line, "#666666") for line in note]
-    write_lines(picture, (x, panel.bottom + 10), note, step=18, size=13)
+    note = tr("(sur l'image descendue\nd'une ligne)")
+    write(picture, (x, panel.bottom + 10), note, "#666666", 13)
     titles = (
         tr("pile horizontale, première couche : {kind}"),
         tr("pile horizontale, couches suivantes : {kind}"),
