@@ -33,7 +33,13 @@ PAGE = """
   body { max-width: 60rem; margin: 0 auto; padding: 0 1rem 4rem; }
   nav.course { display: flex; justify-content: space-between; padding: 1rem 4.5rem; }
   math[display="block"] { margin: 0.6em 0; }
+  /* nothing pale: the colours of code are made for white, its numbers are not to be faded */
+  body { --jp-cell-editor-background: white; --jp-cell-prompt-not-active-opacity: 1; }
 </style>
+{%- endblock -%}
+{%- block data_png scoped -%}
+{%- set alt = output | get_metadata("alt", "image/png") -%}
+{{ super() | replace("<img ", '<img alt="' ~ alt | escape ~ '" ' if alt else "<img ", 1) }}
 {%- endblock -%}
 {%- block body_header -%}
 {{ super() }}

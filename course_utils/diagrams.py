@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
-from .figures import CODE_TEXT, COLORS
+from .figures import COLORS, LATER, ink_on
 from .language import tr
 
 DARK = "#444444"  # networks and deterministic steps
@@ -14,7 +14,7 @@ def box(ax, centre, text, color, *, width=1.5, height=0.9, filled=True):
     """A rounded box of a diagram, in the colour of its concept."""
     x, y = centre
     corner = x - width / 2, y - height / 2
-    fill, ink = (color, "white") if filled else ("white", color)
+    fill, ink = (color, ink_on(color)) if filled else ("white", color)
     style = "round,pad=0.02,rounding_size=0.15"
     ax.text(x, y, text, ha="center", va="center", color=ink, fontsize=13)
     return ax.add_patch(
@@ -63,7 +63,13 @@ def vae(shapes=("", "", "", "")):
     Args:
         shapes: text under x, under (mu, logvar), under z and under the output.
     """
-    _, ax = plt.subplots(figsize=(10.5, 3.6))
+    figure, ax = plt.subplots(figsize=(10.5, 3.6))
+    figure.set_label(
+        tr(
+            "Schéma du VAE : l'image x entre dans l'encodeur, qui donne µ et log σ² ; on tire "
+            "z = µ + σε, et le décodeur en fait l'image. On paie la KL de z et −log p(x|z)."
+        )
+    )
     x, z = COLORS["x"], COLORS["z"]
     image = box(ax, (0.8, 1.6), "$x$", x, width=1.0)
     network = {"width": 1.7, "height": 1.1, "filled": False}
@@ -85,9 +91,13 @@ def vae(shapes=("", "", "", "")):
     ax.axis("off")
 
 
-def _canvas(width, height, *, bottom=0.0):
-    """Empty axes of a diagram, `width` × `height` in the units of its boxes."""
-    _, ax = plt.subplots(figsize=(0.68 * width, 0.68 * (height - bottom)))
+def _canvas(width, height, sentence, *, bottom=0.0):
+    """Empty axes of a diagram, `width` × `height` in the units of its boxes.
+
+    The sentence says the diagram to those who cannot see it.
+    """
+    figure, ax = plt.subplots(figsize=(0.68 * width, 0.68 * (height - bottom)))
+    figure.set_label(sentence)
     ax.set(xlim=(-0.4, width), ylim=(bottom, height), aspect="equal")
     ax.axis("off")
     return ax
@@ -109,7 +119,11 @@ def cvae_training(shapes=("", "", "", "", "")):
     Args:
         shapes: text under x, under c, under (mu, logvar), under [z, c] and under the output.
     """
-    ax = _canvas(16.0, 4.1, bottom=-0.9)
+    sentence = tr(
+        "Schéma du CVAE qui apprend : celui du VAE, où la condition c entre deux fois, dans "
+        "l'encodeur avec l'image, puis, concaténée à z, dans le décodeur."
+    )
+    ax = _canvas(16.0, 4.1, sentence, bottom=-0.9)
     x, z, y = COLORS["x"], COLORS["z"], COLORS["y"]
     image = box(ax, (0.8, 2.9), "$x$", x, width=1.1)
     condition = box(ax, (0.8, 0.9), "$c$", y, width=1.1)
@@ -145,7 +159,11 @@ def cvae_sampling(shapes=("", "", "")):
     Args:
         shapes: text under z, under c and under the output.
     """
-    ax = _canvas(11.6, 3.6, bottom=-0.3)
+    sentence = tr(
+        "Schéma du CVAE qui invente, en quatre étapes : choisir c, tirer z selon p(z|c), les "
+        "concaténer, décoder."
+    )
+    ax = _canvas(11.6, 3.6, sentence, bottom=-0.3)
     x, z, y = COLORS["x"], COLORS["z"], COLORS["y"]
     condition = box(ax, (1.9, 2.4), tr("1. choisir $c$"), y, width=2.7, height=0.8)
     drawn = box(ax, (1.9, 0.9), "2. $z\\sim p(z|c)$", z, width=2.7, height=0.8)
@@ -164,7 +182,11 @@ def cvae_sampling(shapes=("", "", "")):
 
 def nade():
     """NADE (slide 12): one running sum a, to which each pixel adds its column of W once."""
-    ax = _canvas(15.4, 5.4, bottom=-0.5)
+    sentence = tr(
+        "Schéma de NADE : une même somme, a, avance de pixel en pixel. Elle donne h, puis la loi "
+        "du pixel ; une fois connu, le pixel y ajoute sa colonne de W."
+    )
+    ax = _canvas(15.4, 5.4, sentence, bottom=-0.5)
     x = COLORS["x"]
     before = word(ax, (-0.15, 2.0), "$c$", size=14)
     for i, (centre, past) in enumerate(((1.6, ""), (5.6, "|x_1"), (9.6, "|x_1,x_2")), 1):
@@ -186,7 +208,12 @@ def nade():
 
 def gated_layer():
     """One layer of the gated PixelCNN: a vertical stack and a horizontal one (slide 15)."""
-    ax = _canvas(15.2, 5.6, bottom=-0.2)
+    sentence = tr(
+        "Schéma d'une couche à portes : la pile verticale lit les lignes du dessus ; la pile "
+        "horizontale lit la gauche et, par une convolution 1×1, la pile verticale ; un lien "
+        "résiduel la contourne."
+    )
+    ax = _canvas(15.2, 5.6, sentence, bottom=-0.2)
     x = COLORS["x"]
     stacks = []
     for level, name, kernel in ((4.4, "v", "conv.\n2×3"), (1.2, "h", tr("conv. masquée\n1×2"))):
@@ -212,7 +239,14 @@ def gated_layer():
 
 def pixel_networks():
     """What one layer reads at one pixel: PixelCNN, Row LSTM and Diagonal BiLSTM (slide 16)."""
-    _, axes = plt.subplots(1, 3, figsize=(9.6, 3.7))
+    figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.7))
+    figure.set_label(
+        tr(
+            "Trois grilles : ce que lit une couche en un pixel, en plus de lui. PixelCNN : ses "
+            "quatre voisins d'avant. Row LSTM : la gauche, et trois états du dessus. Diagonal "
+            "BiLSTM : l'état de gauche et celui du dessus, qui reçoit l'autre sens."
+        )
+    )
     here, inputs, states = (2, 2), COLORS["x"], DARK
     panels = {
         tr("PixelCNN (masque B)"): ([(1, 1), (1, 2), (1, 3), (2, 1)], [], False),
@@ -223,7 +257,7 @@ def pixel_networks():
         for row in range(4):
             for column in range(5):
                 known = (row, column) < here
-                face = "#DCEAF4" if known else "#F4F4F4"
+                face = "#BBD7EA" if known else LATER
                 face = COLORS["focus"] if (row, column) == here else face
                 ax.add_patch(plt.Rectangle((column, -row), 0.92, 0.92, fc=face, ec="none"))
         for cells, color in ((read, inputs), (memory, states)):
@@ -259,8 +293,13 @@ def vq_vae(shapes=("", "", "", "", "")):
     Args:
         shapes: text under x, under z_e, under the codes, under z_q and under the output.
     """
-    ax = _canvas(16.1, 4.6, bottom=-1.5)
-    x, z, code = COLORS["x"], COLORS["z"], CODE_TEXT
+    sentence = tr(
+        "Schéma du VQ-VAE : chaque vecteur qui sort de l'encodeur est remplacé par l'atome le "
+        "plus proche du dictionnaire, puis décodé. Le gradient, lui, saute du décodeur à "
+        "l'encodeur."
+    )
+    ax = _canvas(16.1, 4.6, sentence, bottom=-1.5)
+    x, z, code = COLORS["x"], COLORS["z"], COLORS["code"]
     image = box(ax, (0.6, 1.9), "$x$", x, width=1.0)
     encoder = _network(ax, (2.75, 1.9), tr("encodeur"))
     vector = box(ax, (5.05, 1.9), "$z_e(x)$", z, width=1.3)

@@ -1,13 +1,16 @@
 """Every drawing of the course, in one style.
 
-One colour per concept, in figures, diagrams and demos alike; the palette is Okabe & Ito's, which
-colour-blind readers can tell apart. Importing this module sets the style. With
-`COURSE_PROJECTION=1` in the environment, everything is drawn larger, for the back of a room.
+One colour per concept, in figures, diagrams and demos alike; the palette is Okabe & Ito's, darkened
+to be read as text on white or under white text: colour-blind readers can tell it apart. Importing
+this module sets the style, and each figure that a notebook shows says what it is to those who
+listen to it. With `COURSE_PROJECTION=1` in the environment, everything is drawn larger, for the
+back of a room.
 """
 
 import itertools
 import math
 import os
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,20 +18,20 @@ import torch
 from IPython import get_ipython
 from IPython.display import HTML, display
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
 from .language import tr
 
 COLORS = {
     "x": "#0072B2",  # data, images, likelihood
-    "z": "#D55E00",  # latent variables, posterior
-    "y": "#009E73",  # condition
-    "code": "#CC79A7",  # discrete codes
-    "prior": "#7F7F7F",  # p(z)
+    "z": "#C35408",  # latent variables, posterior
+    "y": "#006048",  # condition
+    "code": "#992A80",  # discrete codes
+    "prior": "#757575",  # p(z)
     "truth": "#222222",  # exact values
-    "focus": "#E6AB02",  # what one looks at: the pixel to guess, the chosen code
+    "focus": "#E6AB02",  # what one looks at: the pixel to guess, the chosen code; too pale for text
 }
-CODE_TEXT = "#8E3A6B"  # the colour of codes, dark enough for text, or under white text
 MODEL_COLORS = (
     "#222222",
     "#56B4E9",
@@ -36,6 +39,7 @@ MODEL_COLORS = (
     "#999999",
 )  # models compared: none is a concept of the lecture
 FIELD_COLORS = {"read": COLORS["x"], "blind": "#F0C9A8"}  # pixels before: read, or out of sight
+LATER = "#F2F2F2"  # pixels still to come
 LEARNING, PLANE = tr("Apprentissage"), tr("Espace latent")  # titles
 CLASS_COLORS = plt.get_cmap("tab10").colors  # the ten digits
 
@@ -73,10 +77,69 @@ def fit_to_screen(figure):
     figure.set_size_inches(width, min(height, SCREEN[1] / figure.dpi))
 
 
+def luminance(color):
+    """Relative luminance of a colour, in [0, 1] (WCAG 2)."""
+    shares = np.array(to_rgb(color))
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def ink_on(color):
+    """Black or white, what is easier to read on this colour."""
+    return "black" if luminance(color) > 0.18 else "white"
+
+
 if PROJECTION:
     plt.rcParams["figure.hooks"] = [f"{__name__}:fit_to_screen"]
     if get_ipython() is not None:  # the tables of JupyterLab do not grow with its text
         display(HTML(f"<style>{STYLE}</style>"))
+
+
+# ---------------------------------------------------------------------------------------------
+# Figures for those who listen to them
+# ---------------------------------------------------------------------------------------------
+
+
+def alt_text(figure):
+    """What a figure shows, in words, for who listens to the page; "" if nothing is written on it.
+
+    Its label, if it has one (a diagram's is a sentence), or its titles, axes, legend and names.
+    """
+    if figure.get_label():
+        return figure.get_label()
+    panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    axes = [ax for ax in panels if ax.axison]
+    legends = [ax.get_legend() for ax in panels if ax.get_legend()]
+    names = [text for ax in panels if not ax.axison for text in ax.texts]
+    titles = "{words}." if len(panels) == 1 else tr("{count} panneaux : {words}.")
+    parts = (
+        ("{words}.", [figure.get_suptitle()]),
+        (titles, [ax.get_title() for ax in panels]),
+        (tr("Abscisse : {words}."), [ax.get_xlabel() for ax in axes]),
+        (tr("Ordonnée : {words}."), [ax.get_ylabel() for ax in axes]),
+        (tr("Légende : {words}."), [text.get_text() for each in legends for text in each.texts]),
+        (tr("Étiquettes : {words}."), [text.get_text() for text in names]),
+    )
+    said = []
+    for part, words in parts:
+        words = [_spoken(word) for word, _ in itertools.groupby(words) if word]  # not twice
+        if words:
+            said.append(part.format(words=tr(" ; ").join(words), count=len(panels)))
+    return " ".join(said).replace("?.", "?")
+
+
+def _spoken(text):
+    """A text of a figure without the signs of LaTeX: $z_1$ is « z 1 »."""
+    return re.sub(r"\\hat ?|[$\\{}]", "", text).replace("_", " ").replace("\n", ", ")
+
+
+def _with_alt_text(figure):
+    """For IPython, what goes with the picture of a figure: nbconvert reads it there."""
+    return {}, {"image/png": {"alt": alt_text(figure)}}
+
+
+if get_ipython() is not None:
+    get_ipython().display_formatter.mimebundle_formatter.for_type(Figure, _with_alt_text)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -193,7 +256,7 @@ def learning_curves(histories, title=LEARNING):
 
 
 def latent_map(codes, labels, title=PLANE, *, ax=None, half_width=4.0):
-    """Codes `(N, 2)` coloured by class, over the circles that hold 68 % and 95 % of p(z)."""
+    """Codes `(N, 2)`, each its own digit, over the circles that hold 68 % and 95 % of p(z)."""
     codes, labels = plane_codes(codes), labels.cpu()
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 5.6))
@@ -202,7 +265,7 @@ def latent_map(codes, labels, title=PLANE, *, ax=None, half_width=4.0):
         ax.add_patch(plt.Circle((0, 0), radius, fill=False, color=COLORS["prior"], ls="--", lw=1.2))
     for digit in range(10):
         at = codes[labels == digit]
-        ax.scatter(at[:, 0], at[:, 1], s=18, color=CLASS_COLORS[digit], alpha=0.55, lw=0)
+        ax.scatter(*at.T, s=36, color=CLASS_COLORS[digit], alpha=0.8, lw=0, marker=f"${digit}$")
         if len(at):
             ax.annotate(
                 str(digit),
@@ -321,7 +384,7 @@ def receptive_fields(fields, pixel):
             raster order.
     """
     row, column = pixel
-    tints = [to_rgb(tint) for tint in ("#F4F4F4", FIELD_COLORS["blind"], FIELD_COLORS["read"])]
+    tints = [to_rgb(tint) for tint in (LATER, FIELD_COLORS["blind"], FIELD_COLORS["read"])]
     for ax, (title, read) in zip(_square_axes(len(fields)), fields.items()):
         read = torch.as_tensor(read) != 0  # or numbers, from an exercise
         height, width = read.shape
@@ -335,7 +398,7 @@ def receptive_fields(fields, pixel):
 
 def kernel_masks(masks):
     """Masks of kernels, `{title: (k, k)}`: the weights that are kept, the centre outlined."""
-    tints = np.array([to_rgb(tint) for tint in ("#F4F4F4", FIELD_COLORS["read"])])
+    tints = np.array([to_rgb(tint) for tint in (LATER, FIELD_COLORS["read"])])
     for ax, (title, mask) in zip(_square_axes(len(masks)), masks.items()):
         kept = torch.as_tensor(mask).bool()
         _cells(ax, tints[kept.int().numpy()], (len(kept) // 2,) * 2)

@@ -96,8 +96,14 @@ def heights(demo, name, *tints):
     return found
 
 
+def contrast(one, other):
+    """The ratio of two colours: 4.5 and more is easy to read (WCAG 2)."""
+    low, high = sorted((figures.luminance(one), figures.luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
 def written(action):
-    """The texts that an action writes on pictures; none leaves its picture."""
+    """The texts that an action writes on pictures; none leaves its picture or is hard to read."""
     found, write = [], ImageDraw.ImageDraw.text
 
     def text(pen, where, what, **how):
@@ -105,6 +111,10 @@ def written(action):
         box = pen.textbbox(where, what, font=how["font"], anchor=how.get("anchor"))
         inside = min(box) >= 0 and box[2] <= pen.im.size[0] and box[3] <= pen.im.size[1]
         assert inside or not what, what
+        if what:
+            _, paper = max(pen._image.crop(box).getcolors(1 << 20))  # behind most of it
+            halo = how.get("stroke_fill", np.divide(paper, 255))
+            assert contrast(how["fill"], halo) >= 4.5, what
         write(pen, where, what, **how)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,6 +1,7 @@
 """The demos without a browser: how one is made, what all promise; then those of 01, 02 and 03a."""
 
 import base64
+import html
 import itertools
 
 import ipywidgets as widgets
@@ -124,14 +125,14 @@ def test_a_chart_rises_in_proportion_and_tells_the_bar_drawn():
     chart = Chart(4, 40, 180, 240, 120)
     sketch = Sketch(law=chart)
     said = scene.written(
-        lambda: chart.bars(sketch.image, [0.5, 0, 0.25, 1.0], 2, ("#CC0000", "#00CC00"))
+        lambda: chart.bars(sketch.image, [0.5, 0, 0.25, 1.0], 2, ("#CC0000", "#007700"))
     )
     assert said == ["0", "1", "2", "3", "p(2) = 0,250"]
     assert scene.heights(sketch, "law", "#CC0000") == [0.5, 0, 0, 1]
-    assert scene.heights(sketch, "law", "#00CC00") == [0, 0, 0.25, 0]
+    assert scene.heights(sketch, "law", "#007700") == [0, 0, 0.25, 0]
     bars, drawn = (
         scene.in_color(scene.page_of(sketch), "#CC0000"),
-        scene.in_color(scene.page_of(sketch), "#00CC00"),
+        scene.in_color(scene.page_of(sketch), "#007700"),
     )
     assert bars.any(0)[40:100].sum() == pytest.approx(0.72 * 60, abs=1) and not bars[180:].any()
     assert drawn[181:186].sum(1).tolist() == sorted(drawn[181:186].sum(1)) and drawn[185].any()
@@ -353,7 +354,7 @@ def test_rows_say_which_controls_stand_on_each_line(rows, play):
     """Under the caption, above the picture; the play button before its slider, others last."""
     given = rows and [list(names) for names in rows]
     plain = Plain(rows=rows, buttons={"a": ("A", dict), "b": ("B", dict)}, play=play)
-    caption, *lines, picture = plain.demo.children
+    caption, *lines, picture, _ = plain.demo.children
     expected = [[plain.controls[name] for name in names] for names in rows or [["red", "blue"]]]
     expected[-1] += [plain.demo.buttons["a"], plain.demo.buttons["b"], plain.demo.reset_button]
     if play:
@@ -368,7 +369,7 @@ def test_rows_say_which_controls_stand_on_each_line(rows, play):
 def test_a_list_in_a_row_is_a_column_and_buttons_may_be_placed_too():
     buttons = {"a": ("A", dict), "b": ("B", dict)}
     plain = Plain(rows=[["red", ["blue", "reset", "b"]]], buttons=buttons)
-    _, line, _ = plain.demo.children
+    _, line, _, _ = plain.demo.children
     red, column, last = line.children
     assert (red, last) == (plain.controls["red"], plain.demo.buttons["a"])
     expected = plain.controls["blue"], plain.demo.reset_button, plain.demo.buttons["b"]
@@ -437,11 +438,17 @@ def positions(control, edits):
 
 
 def stir(demo, case):
-    """Move everything."""
-    for control in demo.controls.values():
-        control.value = positions(control, case.edits)[-1]
-    for button in demo.buttons.values():
-        button.click()
+    """Move everything; all that is written can be read, and what is more than a label, heard."""
+
+    def move():
+        for control in demo.controls.values():
+            control.value = positions(control, case.edits)[-1]
+        for button in demo.buttons.values():
+            button.click()
+
+    texts = [text.replace("\n", " ") for text in scene.written(move)]
+    said = html.unescape(demo.spoken.value)
+    assert all(text in texts for text in said.split("\u00a0; ") if text)
 
 
 def test_a_demo_has_its_controls_each_laid_out_once_and_its_words(case):
@@ -450,7 +457,7 @@ def test_a_demo_has_its_controls_each_laid_out_once_and_its_words(case):
     assert tuple(button.description for button in demo.buttons.values()) == case.buttons
     if "edits" in demo.controls:
         assert demo.controls["edits"].disabled, "it is read, not typed"
-    laid_out = [child for row in demo.children[1:-1] for child in row.children]
+    laid_out = [child for row in demo.children[1:-2] for child in row.children]
     for column in [child for child in laid_out if isinstance(child, widgets.VBox)]:
         laid_out[laid_out.index(column) : laid_out.index(column) + 1] = column.children
     expected = [*demo.controls.values(), *demo.buttons.values(), demo.reset_button]
@@ -461,7 +468,9 @@ def test_a_demo_has_its_controls_each_laid_out_once_and_its_words(case):
     assert base64.b64decode(data["image/png"]) == demo.picture.value
     assert data["text/plain"] == f"[démo] {demo._caption}" and demo._caption.endswith(".")
     assert demo._caption in demo.children[0].value
-    assert "application/vnd.jupyter.widget-view+json" in data and isinstance(metadata, dict)
+    assert "application/vnd.jupyter.widget-view+json" in data
+    told = html.unescape(demo.spoken.value) or demo._caption
+    assert told in metadata["image/png"]["alt"], "and what it shows, for who cannot see it"
 
 
 def test_every_control_changes_the_picture_and_none_its_size(case):

@@ -21,6 +21,7 @@ from course_utils.vq import VQVAE, perplexity
 pytestmark = pytest.mark.usefixtures("no_screen")
 
 DARK, WAITING = "#222222", 0.93 * 255
+CODE = 255 * (1 - np.array(to_rgb(figures.COLORS["code"])))  # what it takes from white
 HIGH, WIDE, COUNT = *MAP, 12
 
 
@@ -84,9 +85,7 @@ def test_a_tile_is_the_mean_of_what_is_decoded_where_the_atom_serves(channels):
         middle = np.asarray(book.tile(2, 6)).astype(float)[1:5, 1:5]
         assert np.abs(middle - scene.colors(book.patches[2])[1:5, 1:5]).max() < 1
     else:
-        share = (255 - np.asarray(book.tile(2, 60))[20:40, 20:40].astype(float)) / (
-            255 - np.array([0x8E, 0x3A, 0x6B])
-        )
+        share = (255 - np.asarray(book.tile(2, 60))[20:40, 20:40].astype(float)) / (CODE)
         assert share.max() > 0.2 and np.ptp(share, axis=-1).max() < 0.03
 
 
@@ -293,7 +292,7 @@ def test_an_atom_alone_among_its_neighbours_and_where_it_serves(browser, book, m
     assert (x.min(), x.max(), y.min(), y.max()) == pytest.approx((32.7, 163.3) * 2, abs=1)
 
     counts = (maps == atom).sum(0).view(HIGH, WIDE, 1).numpy()
-    heat = 255 - counts / counts.max() * (255 - np.array([0xCC, 0x79, 0xA7]))
+    heat = 255 - counts / counts.max() * CODE
     assert scene.same(scene.shown(browser, "places"), heat)
 
     uses = maps.flatten().bincount(minlength=ATOMS).numpy()

@@ -13,7 +13,7 @@ from matplotlib.path import Path
 from matplotlib.text import Annotation
 
 from course_utils import diagrams
-from course_utils.figures import CODE_TEXT, COLORS
+from course_utils.figures import COLORS
 
 pytestmark = pytest.mark.usefixtures("no_screen")
 
@@ -132,8 +132,8 @@ WORDS = {
     """,
 }
 
-NAMES = {color: concept for concept, color in COLORS.items() if concept != "code"}
-NAMES |= {CODE_TEXT: "code", diagrams.DARK: "dark", "#000000": "black", "#FFFFFF": "white"}
+NAMES = {color: concept for concept, color in COLORS.items()}
+NAMES |= {diagrams.DARK: "dark", "#000000": "black", "#FFFFFF": "white"}
 SIGNS = {
     (1, 0): "→", (1, 1): "↗", (0, 1): "↑", (-1, 1): "↖",
     (-1, 0): "←", (-1, -1): "↙", (0, -1): "↓", (1, -1): "↘",

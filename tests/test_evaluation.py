@@ -130,7 +130,7 @@ def test_a_table_is_printed_aligned_and_shown_as_html_with_the_same_cells(rows, 
     table = Table(["modèle", "nats"], rows)
     assert repr(table).splitlines() == lines
     page = table._repr_html_()
-    assert re.findall("<th>(.*?)</th>", page) == ["modèle", "nats"]
+    assert re.findall('<th scope="col">(.*?)</th>', page) == ["modèle", "nats"]
     cells = [html.unescape(cell) for cell in re.findall("<td>(.*?)</td>", page)]
     assert cells == [cell for row in rows for cell in row] and "<b>" not in page
     assert page.count("<tr>") == len(lines)

@@ -1,5 +1,6 @@
 """Every drawing runs without a screen and shows what it is given; grids are read pixel by pixel."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -8,12 +9,14 @@ import sys
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import scene
 import torch
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Ellipse
 
-from course_utils import figures
-from course_utils.figures import COLORS, image_grid
+from course_utils import diagrams, figures
+from course_utils.demos import field
+from course_utils.figures import COLORS, alt_text, image_grid
 from course_utils.training import History
 
 pytestmark = pytest.mark.usefixtures("no_screen")
@@ -103,14 +106,80 @@ def test_bad_input_is_refused_before_anything_is_drawn(call, message):
 # ---- style ------------------------------------------------------------------------------------
 
 
-def test_the_style_is_set_and_its_palette_can_be_told_apart_by_colour_blind_readers():
-    okabe_ito = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442"}
-    assert {COLORS[key] for key in ("x", "z", "y", "code")} <= okabe_ito
-    assert len(set(COLORS.values())) == len(COLORS)
-    assert all(len(set(to_rgb(COLORS[key]))) == 1 for key in ("prior", "truth")), "greys"
-    assert len(set(figures.CLASS_COLORS)) == 10
+# What each kind of reader sees of linear red, green and blue: Machado et al. (2009), severity 1.
+EYES = {
+    "most": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+                   [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                     [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+                   [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+# Oklab (Ottosson, 2020): from linear colours to cones, then to lightness and two hues.
+TO_CONES = [[0.412221, 0.536333, 0.051446], [0.211903, 0.680700, 0.107397],
+            [0.088302, 0.281719, 0.629979]]  # fmt: skip
+TO_LAB = [[0.210454, 0.793618, -0.004072], [1.977998, -2.428592, 0.450594],
+          [0.025904, 0.782772, -0.808676]]  # fmt: skip
+
+
+def seen(color, eyes):
+    """A colour in Oklab, as these eyes see it."""
+    shares = np.array(to_rgb(color))
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    return TO_LAB @ np.cbrt(TO_CONES @ np.clip(EYES[eyes] @ linear, 0, 1))
+
+
+MEETING = [
+    *itertools.combinations(COLORS.values(), 2),
+    *itertools.combinations(figures.MODEL_COLORS, 2),
+    *itertools.combinations((*figures.FIELD_COLORS.values(), figures.LATER), 2),
+    *itertools.combinations((field.READ, field.TOO_FAR, figures.LATER, field.FORBIDDEN), 2),
+]
+
+
+@pytest.mark.parametrize("eyes", EYES)
+def test_colours_that_meet_are_told_apart_by_all_eyes(eyes):
+    """By 0.08 of lightness or hue, four times what one just sees; digits are written as digits."""
+    for one, other in MEETING:
+        assert np.linalg.norm(seen(one, eyes) - seen(other, eyes)) > 0.08, (one, other)
+
+
+def test_the_style_is_set_and_the_colours_of_concepts_are_read_on_white_and_under_white():
+    readable = {name for name, color in COLORS.items() if scene.contrast(color, "white") >= 4.5}
+    assert readable == COLORS.keys() - {"focus"}
+    for color in (*COLORS.values(), *figures.MODEL_COLORS, "#7F7F7F", "black", "white"):
+        assert scene.contrast(figures.ink_on(color), color) >= 4.5
     assert plt.rcParams["font.size"] >= 12
     assert plt.rcParams["figure.constrained_layout.use"]
+
+
+# ---- words for those who listen ---------------------------------------------------------------
+
+
+def curves(names):
+    figures.learning_curves(dict.fromkeys(names, History([0, 9], [3.0, 1.0], [3.0, 2.0])))
+
+
+@pytest.mark.parametrize("draw, said", [
+    (lambda: curves("ab"),
+     "Apprentissage (tirets : entraînement, trait plein : validation). Abscisse : pas de gradient. "
+     "Ordonnée : coût, nats/image. Légende : a ; b."),
+    (lambda: figures.compare_images({"A": torch.ones(1, 1, 2, 2), "B ?": torch.ones(1, 1, 2, 2)}),
+     "2 panneaux : A ; B ?"),
+    (lambda: figures.show_images(torch.ones(2, 1, 2, 2), "T", row_labels=["y = 3"]),
+     "T. Étiquettes : y = 3."),
+    (lambda: figures.weight_maps(torch.ones(1, 2, 2), [(0, 0)], "T"), "T."),
+    (lambda: plt.subplots()[1].set_xlabel(r"$\hat x$, $z_1$"), "Abscisse : x, z 1."),
+    (plt.figure, ""),
+    (lambda: diagrams.cvae_sampling(["(2, 3)"]),
+     "Schéma du CVAE qui invente, en quatre étapes : choisir c, tirer z selon p(z|c), les "
+     "concaténer, décoder."),
+])  # fmt: skip
+def test_a_figure_says_what_is_written_on_it_and_a_diagram_its_sentence(draw, said):
+    plt.close("all")
+    draw()
+    assert alt_text(plt.gcf()).replace("\u00a0", " ") == said
 
 
 # ---- images -----------------------------------------------------------------------------------

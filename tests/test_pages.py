@@ -59,6 +59,14 @@ def test_every_link_inside_the_course_leads_somewhere(pages):
     assert inside > 100
 
 
+def test_every_picture_says_what_it_shows_and_every_table_has_a_header(pages):
+    for name, (_, page) in pages.items():
+        for image in page.find_all("img"):
+            assert len(image["alt"]) > 8 and "No description" not in image["alt"], name
+        for table in page.find_all("table"):
+            assert table.thead.find_all("th"), name
+
+
 @pytest.mark.parametrize("folder, path", [
     pytest.param(folder, path, id=f"{folder}{path.stem}")
     for folder, _, notebooks in EDITIONS for path in notebooks

@@ -207,7 +207,7 @@ def _draw_network(picture, places, weights, degrees, active):
             filled = level == 0 or lit
             box = [x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS]
             pen.ellipse(box, fill=color if filled else "white", outline=color, width=2)
-            write(picture, (x, y), str(label), "white" if filled else color, 14, "mm")
+            write(picture, (x, y), str(label), figures.ink_on(color) if filled else color, 14, "mm")
 
 
 def _draw_paths(picture, panel, weights, rank, output):

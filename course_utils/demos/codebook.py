@@ -129,7 +129,7 @@ class Codebook:
         """The tile of an atom; its number on it, `size` pixels high, unless `size` is 0."""
         tile = to_pil(paper(self.patches[atom])).resize((side, side), Image.Resampling.BICUBIC)
         if self.patches.shape[1] == 1:
-            tile = ImageOps.colorize(tile.convert("L"), figures.CODE_TEXT, "white")
+            tile = ImageOps.colorize(tile.convert("L"), figures.COLORS["code"], "white")
         pen = ImageDraw.Draw(tile)
         pen.rectangle([0, 0, side - 1, side - 1], outline="#E3D3DC")
         if size:

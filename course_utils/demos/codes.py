@@ -64,7 +64,7 @@ class _Editor:
 
     def __init__(self, book, titles):
         self.book, self.titles = book, titles
-        codes = book.map_panel(CANVAS, tr("carte des codes"), figures.CODE_TEXT)
+        codes = book.map_panel(CANVAS, tr("carte des codes"), figures.COLORS["code"])
         decoded = book.image_panel(
             CANVAS, tr("image décodée"), figures.COLORS["x"], left=codes.right + GAP
         )
@@ -77,7 +77,7 @@ class _Editor:
             "image": book.image_panel(SMALL, tr("image"), left=column),
             "before": book.image_panel(SMALL, tr("sans retouche"), left=column, top=TOP + step),
             "change": book.image_panel(SMALL, tr("différence"), left=column, top=TOP + 2 * step),
-            "palette": book.palette_panel(atoms, figures.CODE_TEXT, left=right),
+            "palette": book.palette_panel(atoms, figures.COLORS["code"], left=right),
             "other": book.map_panel(PALETTE, left=right),  # instead, with the other brush
         }
         numbered = [(str(title), number) for number, title in enumerate(titles)]
@@ -132,7 +132,7 @@ class _Editor:
         """The codes of the other image; those that were pasted are marked."""
         panel, theirs = self.panels["other"], self.book.codes(other)
         title = tr("à coller : {title}", title=self.titles[other])
-        write_title(picture, panel.left, panel.top, title, figures.CODE_TEXT)
+        write_title(picture, panel.left, panel.top, title, figures.COLORS["code"])
         self.book.show_map(picture, panel, theirs)
         for k in changed:
             if codes[k] == theirs[k]:
@@ -242,12 +242,12 @@ class _Browser:
         middle, last = (left + WIDTH - 2 - PANEL) // 2, WIDTH - 2 - PANEL
         title = tr("les {count} atomes, du clair au foncé", count=book.num_codes)
         self.panels = {
-            "palette": book.palette_panel(title, figures.CODE_TEXT),
+            "palette": book.palette_panel(title, figures.COLORS["code"]),
             "alone": book.image_panel(PANEL, tr("seul, sur le fond"), left=left),
             "tile": Panel(
-                1, 1, PANEL, tr("avec ses voisins (moyenne)"), figures.CODE_TEXT, left=middle
+                1, 1, PANEL, tr("avec ses voisins (moyenne)"), figures.COLORS["code"], left=middle
             ),
-            "places": book.map_panel(PANEL, tr("où il sert"), figures.CODE_TEXT, left=last),
+            "places": book.map_panel(PANEL, tr("où il sert"), figures.COLORS["code"], left=last),
             "uses": Chart(book.num_codes, 0, TOP + PALETTE + 92, PALETTE, 50),
         }
         step = (WIDTH - 2 - left - SHOWN_SIDE) // (SHOWN - 1)
@@ -283,7 +283,7 @@ class _Browser:
         colors, labels = (figures.COLORS["code"], FOCUS), [""] * len(heights)
         chart.bars(picture, heights, rank, colors, labels=labels, note="")
         text = tr("perplexité {value}", value=decimal(self.perplexity, 1))
-        write(picture, (PALETTE, chart.floor - 52), text, figures.CODE_TEXT, 14, "rm")
+        write(picture, (PALETTE, chart.floor - 52), text, figures.COLORS["code"], 14, "rm")
 
     def _show_alone(self, picture, atom):
         """What is decoded of this atom in the middle of a map of the background."""

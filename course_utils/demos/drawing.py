@@ -47,9 +47,15 @@ def font(size):
 
 
 def write(picture, where, text, color=DARK, size=16, anchor="la"):
-    """A text at a point; `anchor` is what stands there, as PIL names it: "la", its upper left."""
+    """A text at a point; `anchor` is what stands there, as PIL names it: "la", its upper left.
+
+    The picture notes what is more than a mark or a label of 14 pixels, for those who listen to it.
+    """
+    if size > 14 and len(text) > 1:
+        picture.info.setdefault("texts", []).append(text.replace("\n", " "))
     color = FOCUS_TEXT if color == FOCUS else color
-    ImageDraw.Draw(picture).text(where, text, fill=color, font=font(size), anchor=anchor)
+    how = {"font": font(size), "anchor": anchor, "spacing": 8}  # between the lines of a long text
+    ImageDraw.Draw(picture).text(where, text, fill=color, **how)
 
 
 def write_title(picture, left, top, text, color=DARK):

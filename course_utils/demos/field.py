@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from .. import figures
 from ..language import tr, trn
 from .controls import chooser, slider
-from .drawing import DARK, FOCUS, GAP, write, write_lines
+from .drawing import DARK, FOCUS, GAP, write
 from .live import LivePicture
 from .panels import Panel
 
@@ -17,7 +17,7 @@ PLAIN, GATED = NETWORKS = tr("simple"), tr("à portes (deux piles)")
 ONLY_A = tr("A partout")
 MASKS = {tr("A puis B"): ("A", "B"), tr("B partout"): ("B", "B"), ONLY_A: ("A", "A")}
 READ, FORBIDDEN = figures.COLORS["x"], "#B3261E"
-TOO_FAR, LATER, HATCH = "#CFE3F1", "#F2F2F2", "#444444"
+TOO_FAR, HATCH = "#A9CDE6", "#444444"
 
 
 def receptive_field_explorer():
@@ -55,8 +55,7 @@ def receptive_field_explorer():
         counts = {kind: int(part.sum()) for kind, part in parts.items()}
         _legend(picture, (right, 2), counts)
         text, color = _verdict(counts, masks, layers)
-        lines = [(line, color) for line in textwrap.wrap(text, 56)]
-        write_lines(picture, (right, 112), lines, size=17)
+        write(picture, (right, 112), textwrap.fill(text, 56), color, 17)
         (_gated_kernels if gated else _plain_kernels)(picture, (right, 196), kernel, MASKS[masks])
         return picture
 
@@ -166,7 +165,7 @@ def _verdict(counts, masks, layers):
 def _tile(picture, box, kind):
     """A pixel of the grid, or of the legend."""
     pen = ImageDraw.Draw(picture)
-    fills = {"read": READ, "far": TOO_FAR, "forbidden": FORBIDDEN, "later": LATER}
+    fills = {"read": READ, "far": TOO_FAR, "forbidden": FORBIDDEN, "later": figures.LATER}
     pen.rectangle(box, fill=fills.get(kind, "white"), outline="#BBBBBB")
     if kind == "blind":  # hatched
         x, y, right, _ = box
@@ -212,9 +211,8 @@ def _gated_kernels(picture, corner, size, kinds):
     reach = size // 2
     above = _kernels(size, True, "B")["vertical"][: reach + 1]
     panel = _kernel_grid(picture, (x, y + 26), tr("pile verticale"), above)
-    note = tr("(sur l'image descendue\nd'une ligne)").split("\n")
-    note = [(line, "#666666") for line in note]
-    write_lines(picture, (x, panel.bottom + 10), note, step=18, size=13)
+    note = tr("(sur l'image descendue\nd'une ligne)")
+    write(picture, (x, panel.bottom + 10), note, "#666666", 13)
     titles = (
         tr("pile horizontale, première couche : {kind}"),
         tr("pile horizontale, couches suivantes : {kind}"),
@@ -231,7 +229,7 @@ def _kernel_grid(picture, corner, title, kernel, centre=None):
     panel = Panel(columns, rows, 23, title, left=corner[0], top=corner[1])
     panel.write_title(picture)
     for cell, one in enumerate(kernel.flat):
-        fill, color = (TOO_FAR, DARK) if one else (LATER, "#999999")
+        fill, color = (TOO_FAR, DARK) if one else (figures.LATER, "#666666")
         panel.write_in(picture, cell, str(int(one)), fill, color)
     if centre is not None:
         panel.frame(picture, centre * columns + columns // 2)

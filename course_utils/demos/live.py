@@ -6,6 +6,7 @@ inside an Output widget: that flickers, leaks and, without a browser, can hang.
 """
 
 import base64
+import html
 import io
 
 import ipywidgets as widgets
@@ -18,6 +19,10 @@ from ..language import tr
 RESET = "reset"  # the name of the button that every demo has
 # The raised handle of an upright slider leaves its name readable.
 UPRIGHT = "<style>.course-demo .widget-vslider .slider-container {margin-top: 10px}</style>"
+# Under the picture, what it shows, in words, for screen readers alone: a picture has no alt here.
+SPOKEN = """<style>
+.course-spoken {position: absolute; width: 1px; height: 1px; overflow: hidden}
+</style>"""
 
 # On a projector the caption and the controls are larger, and the picture takes what they leave.
 SCREEN = (1100, 590)  # pixels left to a demo whose code is folded
@@ -75,6 +80,7 @@ class LivePicture(widgets.VBox):
         self._start = {name: control.value for name, control in controls.items()}
         first = draw(**self._start)
         self.picture = widgets.Image(value=to_png(first), format="png", layout=_layout(first))
+        self.spoken = widgets.HTML(_texts(first)).add_class("course-spoken")
         self.reset_button = _button(
             tr("Revenir au départ"), lambda: self.set(**self._start), icon="undo"
         )
@@ -88,9 +94,9 @@ class LivePicture(widgets.VBox):
         lines = self._lines(rows or [list(controls)])
         if play is not None:
             self._add_play_button(lines, play, pace)
-        text = f"<i>{caption}</i>{UPRIGHT}{LARGER if figures.PROJECTION else ''}"
+        text = f"<i>{caption}</i>{UPRIGHT}{SPOKEN}{LARGER if figures.PROJECTION else ''}"
         boxes = [widgets.HBox(line, layout={"flex_flow": "row wrap"}) for line in lines]
-        super().__init__([widgets.HTML(text), *boxes, self.picture])
+        super().__init__([widgets.HTML(text), *boxes, self.picture, self.spoken])
         self.add_class("course-demo")
         if figures.PROJECTION:
             self.layout.max_height = f"{SCREEN[1]}px"
@@ -156,7 +162,8 @@ class LivePicture(widgets.VBox):
     def _redraw(self, _change=None):
         if not self._quiet:
             values = {name: control.value for name, control in self.controls.items()}
-            self.picture.value = to_png(self.draw(**values))
+            image = self.draw(**values)
+            self.picture.value, self.spoken.value = to_png(image), _texts(image)
 
     def _pointer(self, event):
         pressed = event["type"] == "mousedown"
@@ -173,7 +180,16 @@ class LivePicture(widgets.VBox):
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         data = dict(data) | {"text/plain": tr("[démo] {caption}", caption=self._caption)}
         data["image/png"] = base64.b64encode(self.picture.value).decode()
-        return data, metadata
+        alt = tr("Image fixe d'une démo. {caption}", caption=self._caption)
+        if self.spoken.value:
+            texts = html.unescape(self.spoken.value)
+            alt = tr("Image fixe d'une démo. On y lit : {texts}.", texts=texts)
+        return data, metadata | {"image/png": {"alt": alt}}
+
+
+def _texts(image):
+    """What is written on a picture, as HTML."""
+    return html.escape(tr(" ; ").join(image.info.get("texts", [])))
 
 
 def _layout(image):

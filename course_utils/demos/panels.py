@@ -118,7 +118,7 @@ class Chart:
             y, color = self.floor - self.rise(share), "#888888" if share == 0 else "#E3E3E3"
             pen.line([self.left - 4, y, self.left + self.width + 4, y], fill=color)
             if self.height > 100:
-                write(picture, (self.left - 10, y), text, "#888888", 14, "rm")
+                write(picture, (self.left - 10, y), text, "#666666", 14, "rm")
 
     def bars(self, picture, law, drawn, colors, *, labels=None, note=None):
         """A bar for each share; that of the value drawn stands out, and says its probability.

@@ -39,7 +39,7 @@ def prior_explorer(model, priors, images, *, temperature=1.0):
     num_classes = _check_priors(book, priors)
     priors = {name: frozen(prior) for name, prior in priors.items()}
     count = book.height * book.width
-    codes = book.map_panel(CANVAS, tr("carte des codes"), figures.CODE_TEXT)
+    codes = book.map_panel(CANVAS, tr("carte des codes"), figures.COLORS["code"])
     image = book.image_panel(
         CANVAS, tr("image décodée"), figures.COLORS["x"], left=codes.right + GAP
     )

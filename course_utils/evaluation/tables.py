@@ -27,11 +27,12 @@ class Table:
     def _repr_html_(self):
         header, *rows = self._cells()
 
-        def line(cells, tag):
-            return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+        def line(cells, opening, closing):
+            return "".join(opening + html.escape(cell) + closing for cell in cells)
 
-        body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-        return f"<table><thead><tr>{line(header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
+        head = line(header, '<th scope="col">', "</th>")
+        body = "".join(f"<tr>{line(row, '<td>', '</td>')}</tr>" for row in rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 class ComparisonTable(Table):
