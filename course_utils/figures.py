@@ -12,8 +12,6 @@ import os
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython import get_ipython
-from IPython.display import HTML, display
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.patches import Ellipse
 
@@ -59,10 +57,6 @@ plt.rcParams.update(
 )
 
 PROJECTION = os.environ.get("COURSE_PROJECTION", "") not in ("", "0")
-STYLE = """
-.jp-RenderedHTMLCommon table {font-size: 0.8em}
-.jp-RenderedHTMLCommon :is(td, th) {padding: 0.2em 0.5em}
-"""
 SCREEN = (1110, 560)  # pixels left to a picture by JupyterLab on a projector of 1280×720
 
 
@@ -75,8 +69,6 @@ def fit_to_screen(figure):
 
 if PROJECTION:
     plt.rcParams["figure.hooks"] = [f"{__name__}:fit_to_screen"]
-    if get_ipython() is not None:  # the tables of JupyterLab do not grow with its text
-        display(HTML(f"<style>{STYLE}</style>"))
 
 
 # ---------------------------------------------------------------------------------------------
