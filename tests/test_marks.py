@@ -78,8 +78,8 @@ def test_each_student_has_a_line_whatever_was_sent(folder, tmp_path, capsys, mon
     refused = ["gus.ipynb", "hal.ipynb", "huge.ipynb", "list.ipynb", "other.ipynb", "report.pdf"]
     assert [name for name in rows if rows[name]["not read"]] == refused
     totals = dict(re.findall(r"(?m)^  (✔|changed) +(.*)", capsys.readouterr().out))
-    assert totals["✔"].split() == ["1", "3", "3", "1"]
-    assert totals["changed"].split() == ["2", "1", "1", "2"]
+    assert totals["✔"].split() == ["2", "3", "3", "1"]
+    assert totals["changed"].split() == ["1", "1", "1", "2"]
 
 
 def test_an_edited_output_is_seen_when_the_answers_are_run_again(tmp_path):
