@@ -34,7 +34,6 @@ LEGEND = """
 empty: the answer is still to be written. not run: there is no verdict under the check.
 changed: the check is not the course's any more, or is gone."""
 READ_ONLY = "Outputs were read: one edited by hand is not seen. --run verifies each answer again."
-HELP = "hint|solution"
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 
 
@@ -71,36 +70,28 @@ def exercises():
     return found
 
 
-# ---------------------------------------------------------------------------------------------
-# What a notebook says
-# ---------------------------------------------------------------------------------------------
-
-
 def statements(source):
     """Those of a cell, as syntax trees; hints and solutions may be asked for anywhere."""
     try:
         body = ast.parse(source).body
     except (SyntaxError, ValueError):
         return []  # a magic of IPython, or no Python
-    return [node for node in body if not (isinstance(node, ast.Expr) and calls(node, HELP))]
+    return [n for n in body if not (isinstance(n, ast.Expr) and calls(n, "hint", "solution"))]
 
 
-def calls(node, name):
-    """The first arguments of the calls of a function."""
+def calls(node, *names):
+    """The first arguments of the calls of these functions."""
     return [
         call.args[0].value for call in ast.walk(node)
-        if isinstance(call, ast.Call) and re.fullmatch(name, getattr(call.func, "id", ""))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", None) in names
         and call.args and isinstance(call.args[0], ast.Constant)
     ]  # fmt: skip
 
 
-def same_code(source, other):
-    return [*map(ast.dump, statements(source))] == [*map(ast.dump, statements(other))]
-
-
 def verdict(cell, key):
     """The state of an exercise, from its check cell."""
-    if not same_code(cell.source, exercises()[key].check):
+    ours = exercises()[key].check
+    if [*map(ast.dump, statements(cell.source))] != [*map(ast.dump, statements(ours))]:
         return "changed"
     text = "".join(output.get("text", "") for output in cell.outputs)
     said = re.findall(rf"([✔✘…]) {re.escape(key)}\s?:(.*)", text)
@@ -127,20 +118,15 @@ def marks(path, run=False):
         for key in {key for node in statements(cell.source) for key in calls(node, "verify")}:
             checks[key].append(cell)
     parts = {exercise.notebook for key, exercise in exercises().items() if key in checks}
-    if not parts:
-        raise ValueError("no exercise of the course in it")
     keys = [key for key, exercise in exercises().items() if exercise.notebook in parts]
+    if not keys:
+        raise ValueError("no exercise of the course in it")
     if run:
         return {key: run_again(notebook.cells, key) for key in keys}
     return {
         key: min((verdict(cell, key) for cell in checks[key]), key=STATES.index, default="changed")
         for key in keys
     }
-
-
-# ---------------------------------------------------------------------------------------------
-# Running it again
-# ---------------------------------------------------------------------------------------------
 
 
 def run_again(cells, key):
@@ -173,22 +159,17 @@ def program(cells, key):
         sources.append(ast.unparse(ast.Module(body, [])))
     solved = "\n".join(
         f"{other.name} = exercises()[{its_key!r}].reference"
-        for its_key, other in exercises().items() if other.notebook == exercise.notebook != its_key
-        and its_key != key
-    )  # fmt: skip
+        for its_key, other in exercises().items()
+        if other.notebook == exercise.notebook and its_key != key
+    )
     tools = f"from course_utils.exercises import exercises, verify\n{solved}"
     return [*filter(None, sources), tools, exercise.check]
 
 
 def names(node):
-    """What a statement gives a value to."""
-    targets = [node.name] if hasattr(node, "name") else []
-    return targets + [target.id for target in getattr(node, "targets", []) if hasattr(target, "id")]
-
-
-# ---------------------------------------------------------------------------------------------
-# Tables
-# ---------------------------------------------------------------------------------------------
+    """What a statement gives a value to, as `def f` or `f = …` do."""
+    targets = [node, *getattr(node, "targets", [])]
+    return [getattr(target, "id", getattr(target, "name", None)) for target in targets]
 
 
 def table(notebook, found):

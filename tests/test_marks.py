@@ -84,9 +84,8 @@ def test_each_student_has_a_line_whatever_was_sent(folder, tmp_path, capsys, mon
 
 def test_an_edited_output_is_seen_when_the_answers_are_run_again(tmp_path):
     claimed = {"00.bits": right("00.bits")}
-    wrong = sent(
-        tmp_path / "wrong.ipynb", "00_accueil", claimed, exercise="def bits(nats):\n    return nats"
-    )
+    answer = "more = 1\nbits = lambda nats: nats + more"
+    wrong = sent(tmp_path / "wrong.ipynb", "00_accueil", claimed, exercise=answer)
     assert marks.marks(wrong) == {"00.bits": "✔"} and marks.marks(wrong, True) == {"00.bits": "✘"}
 
 
