@@ -8,6 +8,7 @@
     python3 course.py project 01           open it for a class: larger, models already trained
     python3 course.py marks FOLDER         the marks of a class, from the notebooks it sent
     python3 course.py html site            write the course as web pages, into that folder
+    python3 course.py html --solutions X   the same into X, with each exercise solved
     python3 course.py test                 run every test, notebooks included
     python3 course.py refresh 01           run a notebook again and keep its new outputs
     python3 course.py weights 01           train its models again and keep their weights

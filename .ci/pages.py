@@ -171,7 +171,10 @@ def solve(notebook, folder, translate):
     """
     for key, cell in tagged(notebook, "exercise").items():
         cell.source = translated(reference_source(key), translate)
-    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": folder}})
+    client = NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": folder}},
+        extra_arguments=["--log-level=ERROR"],
+    )  # fmt: skip
     with client.setup_kernel():
         for index, cell in enumerate(notebook.cells):
             if re.search("setup|exercise:|check:", " ".join(cell.metadata.get("tags", []))):

@@ -100,6 +100,8 @@ def test_a_projected_notebook_is_larger_and_trained_unless_told(
     themes = "projection/@jupyterlab/apputils-extension/themes.jupyterlab-settings"
     written = json.loads((tmp_path / themes).read_text())
     assert written["overrides"]["content-font-size1"] == "20px"
+    style = tmp_path / "jupyter_config_dir" / "custom" / "custom.css"
+    assert "table" in style.read_text() and "--custom-css" in course.command
 
 
 @pytest.mark.parametrize(
