@@ -30,7 +30,7 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 MEGABYTES = 50  # more than any notebook weighs
 SECONDS = 60  # that a cell may take; one call of an answer has 20 (exercises/harness.py)
 STATES = ("✔", "✘", "empty", "not run", "changed")  # of several copies of a check, the best counts
-LEGEND = """
+LEGEND = """\
 empty: the answer is still to be written. not run: there is no verdict under the check.
 changed: the check is not the course's any more, or is gone."""
 READ_ONLY = "Outputs were read: one edited by hand is not seen. --run verifies each answer again."
