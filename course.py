@@ -3,19 +3,24 @@
 
     python3 course.py                      open the course in JupyterLab
     python3 course.py 01                   open that notebook
-    python3 course.py en 01                the same in English; en goes with the next three as well
+    python3 course.py en 01                the same in English; en goes with reset, project, refresh
+    python3 course.py reset 01             that notebook as it came; yours is kept beside it
     python3 course.py project 01           open it for a class: larger, models already trained
+    python3 course.py marks FOLDER         the marks of a class, from the notebooks it sent
     python3 course.py html site            write the course as web pages, into that folder
+    python3 course.py html --solutions X   the same into X, with each exercise solved
     python3 course.py test                 run every test, notebooks included
     python3 course.py refresh 01           run a notebook again and keep its new outputs
     python3 course.py weights 01           train its models again and keep their weights
     python3 course.py translate            bring the other languages up to date
 
 The first call makes a virtual environment in `.venv/` and installs `requirements.txt` there;
-nothing else on the machine is touched. What follows the first word goes to JupyterLab or pytest.
+nothing else on the machine is touched. You work on copies of the notebooks, in `work/`, which no
+new version of the course overwrites. What follows the first word goes to JupyterLab or pytest.
 """
 
 import ast
+import datetime
 import functools
 import hashlib
 import importlib.util
@@ -31,6 +36,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 NOTEBOOKS = ROOT / "notebooks"
+WORK = ROOT / "work"  # copies of these, for the one who works here
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 REQUIREMENTS = ROOT / "requirements.txt"
@@ -55,12 +61,14 @@ def main(arguments):
     if arguments[:1] in (["-h"], ["--help"], ["help"]):
         print(__doc__)
         return 0
+    if arguments[:1] == ["reset"]:
+        return reset(arguments[1:])
     install()
     if arguments[:1] == ["test"]:
         return run("-m", "pytest", *arguments[1:])
-    if arguments[:1] == ["html"]:
-        folder = Path(*arguments[1:2] or ["site"]).resolve()
-        return run(ROOT / ".ci" / "pages.py", folder)
+    if arguments[:1] in (["html"], ["marks"]):
+        script = {"html": "pages.py", "marks": "marks.py"}[arguments[0]]
+        return run(ROOT / ".ci" / script, *arguments[1:], folder=Path.cwd())
     if arguments[:1] == ["translate"]:
         return run(ROOT / ".ci" / "translate.py", *arguments[1:])
     if arguments[:1] in (["refresh"], ["weights"]):
@@ -70,10 +78,10 @@ def main(arguments):
     return open_lab(arguments)
 
 
-def run(*arguments, world=None):
+def run(*arguments, world=None, folder=ROOT):
     """Run the environment's Python; Ctrl-C is for it to handle, and we wait until it has."""
     world = own_world() if world is None else world
-    with subprocess.Popen([PYTHON, *arguments], cwd=ROOT, env=world) as process:
+    with subprocess.Popen([PYTHON, *arguments], cwd=folder, env=world) as process:
         while True:
             try:
                 return process.wait()
@@ -97,14 +105,62 @@ def settings_folder():
 
 
 def open_lab(arguments):
-    paths, options = named(arguments)
+    paths, options = named(arguments, own_copies())
     return lab(f"/lab/tree/{paths[0]}", *options)
 
 
-def named(arguments):
+def own_copies():
+    """`work/`, with its copies: one that nobody changed follows the new versions of the course.
+
+    Where the course is shared by people who cannot write there, its own notebooks.
+    """
+    if not os.access(ROOT, os.W_OK):
+        return NOTEBOOKS
+    record = WORK / ".copied.json"
+    copied = json.loads(read(record) or "{}")
+    for path in [*NOTEBOOKS.glob("*.ipynb"), *NOTEBOOKS.glob("[!.]*/*.ipynb")]:
+        name = path.relative_to(NOTEBOOKS).as_posix()
+        own, new = WORK / name, digest(path)
+        now = digest(own) if own.exists() else None
+        if now in (None, copied.get(name), new):
+            if now != new:
+                own.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, own)
+            copied[name] = new
+    record.write_text(json.dumps(copied))
+    return WORK
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def reset(arguments):
+    """Copy a notebook as it came; the copy that was there stays beside it, with the date."""
+    if not arguments:
+        sys.exit("Which notebook? For instance: python3 course.py reset 01")
+    place = WORK if os.access(ROOT, os.W_OK) else Path.cwd()
+    for path in named(arguments, NOTEBOOKS)[0]:
+        name = Path(*Path(path).parts[1:])  # in notebooks/, or in work/
+        own = place / name
+        if not (NOTEBOOKS / name).is_file():
+            sys.exit(f"{path} is no notebook of the course: nothing was changed.")
+        if own.exists():
+            day = f"{datetime.date.today()}"
+            days = itertools.chain([day], (f"{day}.{number}" for number in itertools.count(2)))
+            kept = next(k for d in days if not (k := own.with_suffix(f".{d}.ipynb")).exists())
+            own.rename(kept)
+            print(f"Yours is kept: {kept}")
+        own.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(NOTEBOOKS / name, own)
+        print(f"As it came: {own} (if it is open: File > Reload Notebook from Disk)")
+
+
+def named(arguments, place):
     """The notebooks that are named, or the first, in the language asked for; the other arguments.
 
-    A language is a folder of `notebooks/`; French, where none is named, unless COURSE_LANG is set.
+    They are those of `place`: `notebooks/`, or the copies in `work/`. A language is a folder there;
+    French, where none is named, unless COURSE_LANG is set.
     """
     languages = {path.parent.name: path.parent for path in NOTEBOOKS.glob("[!.]*/*.ipynb")}
     languages["fr"] = NOTEBOOKS
@@ -115,17 +171,19 @@ def named(arguments):
         sys.exit(f"COURSE_LANG={asked[0]}: the course speaks {', '.join(sorted(languages))}.")
     folder = languages[asked[0]]
     names = [name for name in names if name not in languages]
-    return [notebook_path(name, folder) for name in names or ["00"]], options
+    return [notebook_path(name, folder, place) for name in names or ["00"]], options
 
 
-def notebook_path(name, folder):
+def notebook_path(name, folder, place):
     """A notebook, from its name or the beginning of it, or from its path."""
-    whole, known = ROOT / name, sorted(folder.glob("*.ipynb"))
-    found = [whole] if whole.is_file() else [p for p in known if p.stem.startswith(Path(name).stem)]
+    if (whole := ROOT / name).is_file():
+        return whole.relative_to(ROOT).as_posix()
+    known = sorted(folder.glob("*.ipynb"))
+    found = [path for path in known if path.stem.startswith(Path(name).stem)]
     if not found:
         stems = ", ".join(path.stem for path in known)
         sys.exit(f"There is no notebook {name!r}. The notebooks: {stems}.")
-    return found[0].relative_to(ROOT).as_posix()
+    return (place / found[0].relative_to(NOTEBOOKS)).relative_to(ROOT).as_posix()
 
 
 def lab(page, *arguments, settings=None):
@@ -145,6 +203,10 @@ PROJECTION = {
     "statusbar-extension/plugin": {"visible": False},
     "notebook-extension/tracker": {"codeCellConfig": {"lineWrap": True}},  # no line is cut off
 }
+TABLES = """
+body .jp-RenderedHTMLCommon table {font-size: 0.85em}
+body .jp-RenderedHTMLCommon :is(td, th) {padding: 0.2em 0.5em}
+"""  # those of JupyterLab do not grow with its text
 
 
 def lab_settings(folder, settings):
@@ -158,18 +220,21 @@ def lab_settings(folder, settings):
 
 def project(arguments):
     """Open a notebook alone on the screen (JupyterLab's « Simple » interface), for a class."""
-    paths, options = named(arguments)
+    paths, options = named(arguments, own_copies())
     settings = lab_settings(settings_folder() / "projection", PROJECTION | QUIET)
     settings["COURSE_PROJECTION"] = "1"
     settings["COURSE_PRETRAINED"] = os.environ.get("COURSE_PRETRAINED", "1")
-    return lab(f"/doc/tree/{paths[0]}?reset", *options, settings=settings)
+    style = settings_folder() / "jupyter_config_dir" / "custom" / "custom.css"
+    style.parent.mkdir(parents=True, exist_ok=True)
+    style.write_text(TABLES)
+    return lab(f"/doc/tree/{paths[0]}?reset", "--custom-css", *options, settings=settings)
 
 
 def rerun(what, *names):
     """Run notebooks from top to bottom: what a contributor does after editing one."""
     if not names:
         sys.exit(f"Which notebook? For instance: python3 course.py {what} 01")
-    return run(ROOT / ".ci" / "refresh.py", what, *named(names)[0])
+    return run(ROOT / ".ci" / "refresh.py", what, *named(names, NOTEBOOKS)[0])
 
 
 def install():

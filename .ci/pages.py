@@ -1,10 +1,12 @@
 """The course as web pages, for those who only read: `python3 course.py html FOLDER`.
 
+With `--solutions`, each exercise is solved and its check run: pages for who teaches.
 The committed notebooks with their outputs, one page each, and a table of contents; the editions in
 other languages in folders of their own. Nothing in a page comes from elsewhere: pictures and styles
 are inside, formulas are MathML, which browsers draw themselves; a demo is its still picture.
 """
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 import nbformat
 from jinja2 import pass_context
 from latex2mathml.converter import convert
+from marks import tagged
+from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from traitlets.config import Config
@@ -19,7 +23,15 @@ from traitlets.config import Config
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from course_utils.language import N_, SOURCE, language_name, languages, translations  # noqa: E402
+from course_utils.exercises import reference_source  # noqa: E402
+from course_utils.language import (  # noqa: E402
+    N_,
+    SOURCE,
+    language_name,
+    languages,
+    translated,
+    translations,
+)
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -35,6 +47,15 @@ PAGE = """
   math[display="block"] { margin: 0.6em 0; }
   /* nothing pale: the colours of code are made for white, its numbers are not to be faded */
   body { --jp-cell-editor-background: white; --jp-cell-prompt-not-active-opacity: 1; }
+  @media print {
+    body { max-width: none; padding: 0; }
+    nav.course, .anchor-link { display: none; }
+    pre { white-space: pre-wrap !important; word-break: normal !important; }
+    pre { overflow-wrap: anywhere; }
+    img, svg, tr, blockquote, .jp-InputArea, .jp-OutputArea-child { break-inside: avoid; }
+    img, svg { max-width: 100%; max-height: 24cm; }
+    h1, h2, h3, h4 { break-after: avoid; }
+  }
 </style>
 {%- endblock -%}
 {%- block data_png scoped -%}
@@ -113,7 +134,7 @@ class Exporter(HTMLExporter):
         return re.sub(r'href="([\w./]+)\.ipynb', r'href="\1.html', html)
 
 
-def build(folder):
+def build(folder, solutions=False):
     places = {language: "" if language == SOURCE else f"{language}/" for language in languages()}
     written = [language for language, place in places.items() if (NOTEBOOKS / place).is_dir()]
     for language in written:
@@ -123,16 +144,18 @@ def build(folder):
             for other in written if other != language
         ]  # fmt: skip
         pages = sorted(notebooks.glob("*.ipynb"))
-        build_edition(folder / places[language], language, pages, " ".join(links))
+        build_edition(folder / places[language], language, pages, " ".join(links), solutions)
     print(f"Open {folder / 'index.html'}")
 
 
-def build_edition(folder, language, notebooks, editions):
+def build_edition(folder, language, notebooks, editions, solutions=False):
     """The pages of one language; `editions`: links to the others."""
     folder.mkdir(parents=True, exist_ok=True)
     say, chapters = translations(language).gettext, []
     for path, before, after in zip(notebooks, [None, *notebooks], [*notebooks[1:], None]):
         notebook = nbformat.read(path, 4)
+        if solutions:
+            solve(notebook, path.parent, say)
         resources = {
             "metadata": {"name": path.stem, "path": str(path.parent)},
             "course_links": navigation((before, "← {}"), (after, "{} →"), say(BACK)),
@@ -145,6 +168,23 @@ def build_edition(folder, language, notebooks, editions):
         language=language, title=say(TITLE), editions=editions, chapters="\n".join(chapters)
     )
     (folder / "index.html").write_text(contents, encoding="utf-8")
+
+
+def solve(notebook, folder, translate):
+    """Put the reference in each exercise and run its check; other cells keep their outputs.
+
+    folder: where it runs, which says its language.
+    """
+    for key, cell in tagged(notebook, "exercise").items():
+        cell.source = translated(reference_source(key), translate)
+    client = NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": folder}},
+        extra_arguments=["--log-level=ERROR"],
+    )  # fmt: skip
+    with client.setup_kernel():
+        for index, cell in enumerate(notebook.cells):
+            if re.search("setup|exercise:|check:", " ".join(cell.metadata.get("tags", []))):
+                client.execute_cell(cell, index, execution_count=cell.execution_count)
 
 
 def navigation(before, after, contents):
@@ -167,4 +207,8 @@ def chapter(path, html):
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser("course.py html", description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, nargs="?", default="site")
+    parser.add_argument("--solutions", action="store_true", help="solve each exercise")
+    asked = parser.parse_args()
+    build(asked.folder.resolve(), asked.solutions)

@@ -15,8 +15,6 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython import get_ipython
-from IPython.display import HTML, display
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
@@ -63,10 +61,6 @@ plt.rcParams.update(
 )
 
 PROJECTION = os.environ.get("COURSE_PROJECTION", "") not in ("", "0")
-STYLE = """
-.jp-RenderedHTMLCommon table {font-size: 0.8em}
-.jp-RenderedHTMLCommon :is(td, th) {padding: 0.2em 0.5em}
-"""
 SCREEN = (1110, 560)  # pixels left to a picture by JupyterLab on a projector of 1280×720
 
 
@@ -91,8 +85,6 @@ def ink_on(color):
 
 if PROJECTION:
     plt.rcParams["figure.hooks"] = [f"{__name__}:fit_to_screen"]
-    if get_ipython() is not None:  # the tables of JupyterLab do not grow with its text
-        display(HTML(f"<style>{STYLE}</style>"))
 
 
 # ---------------------------------------------------------------------------------------------

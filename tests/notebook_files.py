@@ -2,19 +2,11 @@
 
 from pathlib import Path
 
+from marks import tagged  # noqa: F401
+
 ROOT = Path(__file__).parents[1]
 PRINT_DURATIONS = ("three-times", "sample-speed", "contenders", "caching")  # cells, by their id
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-
-
-def tagged(notebook, kind):
-    """Cells tagged `kind:key`, by key, in the order of the notebook."""
-    cells = {}
-    for cell in notebook.cells:
-        for tag in cell.metadata.get("tags", []):
-            if tag.startswith(f"{kind}:"):
-                cells[tag.split(":")[1]] = cell
-    return cells
 
 
 def printed(cell):

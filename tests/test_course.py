@@ -28,9 +28,12 @@ def course(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("course", ROOT / "course.py")
     course = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(course)
-    course.status = 0
+    course.status, course.ROOT = 0, tmp_path / "course"
+    course.NOTEBOOKS, course.WORK = course.ROOT / "notebooks", course.ROOT / "work"
+    for path in (ROOT / "notebooks").rglob("*.ipynb"):
+        write(course.ROOT / path.relative_to(ROOT), "as it came")
 
-    def run(*arguments, world=None):
+    def run(*arguments, world=None, folder=None):
         course.command, course.world = " ".join(map(str, arguments)), world
         return course.status
 
@@ -43,8 +46,9 @@ def course(monkeypatch, tmp_path):
 
 # ---- what each word starts --------------------------------------------------------------------
 
-LAB, DOC = (f"-m jupyterlab --LabApp.default_url=/{view}/tree/notebooks" for view in ("lab", "doc"))
+LAB, DOC = (f"-m jupyterlab --LabApp.default_url=/{view}/tree" for view in ("lab", "doc"))
 IN_ROOT = "--ServerApp.root_dir=ROOT --no-browser"
+LARGER = "?reset --ServerApp.root_dir=ROOT --custom-css --no-browser"
 TWO = "notebooks/01_vae_recap.ipynb notebooks/02_cvae.ipynb"
 
 
@@ -52,26 +56,26 @@ TWO = "notebooks/01_vae_recap.ipynb notebooks/02_cvae.ipynb"
     "asked, started",
     [
         ("test -k kl", "-m pytest -k kl"),
-        ("html pages", "ROOT/.ci/pages.py HERE/pages"),
-        ("html", "ROOT/.ci/pages.py HERE/site"),
+        ("html pages --solutions", "ROOT/.ci/pages.py pages --solutions"),
+        ("marks sent --csv marks.csv", "ROOT/.ci/marks.py sent --csv marks.csv"),
         ("translate", "ROOT/.ci/translate.py"),
         ("refresh 01 02_cvae", f"ROOT/.ci/refresh.py refresh {TWO}"),
         ("refresh en 01", "ROOT/.ci/refresh.py refresh notebooks/en/01_vae_recap.ipynb"),
         ("weights 01_vae_recap 02_cvae", f"ROOT/.ci/refresh.py weights {TWO}"),
-        ("--no-browser", f"{LAB}/00_accueil.ipynb {IN_ROOT}"),
-        ("01_vae_recap --no-browser", f"{LAB}/01_vae_recap.ipynb {IN_ROOT}"),
-        ("en --no-browser", f"{LAB}/en/00_welcome.ipynb {IN_ROOT}"),
-        ("en 02 --no-browser", f"{LAB}/en/02_cvae.ipynb {IN_ROOT}"),
-        ("project en 01 --no-browser", f"{DOC}/en/01_vae_recap.ipynb?reset {IN_ROOT}"),
-        ("project --no-browser", f"{DOC}/00_accueil.ipynb?reset {IN_ROOT}"),
-        ("project notebooks/02_cvae.ipynb --no-browser", f"{DOC}/02_cvae.ipynb?reset {IN_ROOT}"),
+        ("--no-browser", f"{LAB}/work/00_accueil.ipynb {IN_ROOT}"),
+        ("01_vae_recap --no-browser", f"{LAB}/work/01_vae_recap.ipynb {IN_ROOT}"),
+        ("en --no-browser", f"{LAB}/work/en/00_welcome.ipynb {IN_ROOT}"),
+        ("en 02 --no-browser", f"{LAB}/work/en/02_cvae.ipynb {IN_ROOT}"),
+        ("notebooks/02_cvae.ipynb --no-browser", f"{LAB}/notebooks/02_cvae.ipynb {IN_ROOT}"),
+        ("project en 01 --no-browser", f"{DOC}/work/en/01_vae_recap.ipynb{LARGER}"),
+        ("project --no-browser", f"{DOC}/work/00_accueil.ipynb{LARGER}"),
     ],
 )
-def test_what_each_word_starts(asked, started, course, tmp_path):
+def test_what_each_word_starts(asked, started, course):
     course.status = 1
     assert course.main(asked.split()) == 1
     command = course.command.replace(" --allow-root", "")  # where the user is root
-    assert command.replace(str(ROOT), "ROOT").replace(str(tmp_path), "HERE") == started
+    assert command.replace(str(course.ROOT), "ROOT") == started
 
 
 def test_the_language_of_the_environment_is_that_of_the_notebook(course, monkeypatch):
@@ -79,7 +83,7 @@ def test_the_language_of_the_environment_is_that_of_the_notebook(course, monkeyp
     course.main(["01"])
     assert "/en/01_vae_recap.ipynb" in course.command
     course.main(["fr", "01"])
-    assert "/notebooks/01_vae_recap.ipynb" in course.command
+    assert "/work/01_vae_recap.ipynb" in course.command
     monkeypatch.setattr(course.os, "environ", {"COURSE_LANG": "xx"})
     with pytest.raises(SystemExit, match="COURSE_LANG=xx.*en, fr"):
         course.main(["01"])
@@ -96,11 +100,14 @@ def test_a_projected_notebook_is_larger_and_trained_unless_told(
     themes = "projection/@jupyterlab/apputils-extension/themes.jupyterlab-settings"
     written = json.loads((tmp_path / themes).read_text())
     assert written["overrides"]["content-font-size1"] == "20px"
+    style = tmp_path / "jupyter_config_dir" / "custom" / "custom.css"
+    assert "table" in style.read_text() and "--custom-css" in course.command
 
 
 @pytest.mark.parametrize(
     "asked, python, message",
     [
+        (["reset"], (3, 10), "Which notebook.*reset 01"),
         (["refresh"], (3, 10), "Which notebook.*refresh 01"),
         (["weights"], (3, 10), "Which notebook.*weights 01"),
         (["99_nothing"], (3, 10), "99_nothing.*00_accueil, 01_vae_recap"),
@@ -111,6 +118,45 @@ def test_what_is_refused(asked, python, message, course, monkeypatch):
     monkeypatch.setattr(course.sys, "version_info", python)
     with pytest.raises(SystemExit, match=message):
         course.main(asked)
+
+
+# ---- the student's own copies -------------------------------------------------------------------
+
+
+def test_a_new_version_of_the_course_reaches_the_copies_that_nobody_changed(course):
+    course.main([])
+    mine, other = course.WORK / "01_vae_recap.ipynb", course.WORK / "en" / "02_cvae.ipynb"
+    write(mine, "my answers")
+    for path in course.NOTEBOOKS.rglob("*.ipynb"):
+        write(path, "a new version")
+    course.main(["project", "01"])
+    assert (mine.read_text(), other.read_text()) == ("my answers", "a new version")
+    assert "work/" in (ROOT / ".gitignore").read_text().splitlines()  # nothing for git to merge
+
+
+@pytest.mark.parametrize("asked", ["en 01", "work/en/01_vae_recap.ipynb"])
+def test_a_notebook_is_reset_and_the_student_s_own_is_kept(asked, course):
+    course.main([])
+    mine = course.WORK / "en" / "01_vae_recap.ipynb"
+    for answers in ("first", "second"):
+        write(mine, answers)
+        course.main(["reset", *asked.split()])
+        assert mine.read_text() == "as it came"
+    kept = sorted(path.name for path in mine.parent.glob("01*"))
+    assert [re.sub(r"\d{4}-\d\d-\d\d", "DAY", name) for name in kept] == [
+        "01_vae_recap.DAY.2.ipynb", "01_vae_recap.DAY.ipynb", "01_vae_recap.ipynb"
+    ]  # fmt: skip
+    assert [(mine.parent / name).read_text() for name in kept[:2]] == ["second", "first"]
+    course.main(["en", "01"])
+    assert "work/en/01_vae_recap.ipynb" in course.command
+
+
+def test_where_the_course_is_shared_a_copy_is_reset_in_the_student_s_folder(course, monkeypatch):
+    monkeypatch.setattr(course.os, "access", lambda path, mode: False)
+    course.main(["reset", "01"])
+    assert open("01_vae_recap.ipynb").read() == "as it came"
+    course.main(["01"])
+    assert "/tree/notebooks/01_vae_recap.ipynb" in course.command and not course.WORK.exists()
 
 
 # ---- any machine: real installations, of packages that stand in for the course's ---------------
@@ -200,7 +246,7 @@ def machine(tmp_path, environment):
 
 def test_a_bare_machine_opens_the_course(tmp_path):
     report = Machine(tmp_path).opens()
-    assert "--LabApp.default_url=/lab/tree/notebooks/00_accueil.ipynb" in report["arguments"]
+    assert "--LabApp.default_url=/lab/tree/work/00_accueil.ipynb" in report["arguments"]
     assert report["environment"]["OMP_WAIT_POLICY"] == "PASSIVE"
 
 

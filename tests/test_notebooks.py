@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 import nbformat
 import pytest
-from notebook_files import NOTEBOOKS, printed
+from notebook_files import NOTEBOOKS, ROOT, printed
 
 READ = {path: nbformat.read(path, as_version=4) for path in NOTEBOOKS}
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -249,3 +249,16 @@ def test_the_plan_adds_up_the_minutes():
         assert row.endswith(durations), durations
     total, optional = map(sum, zip(*sums))
     assert f"Soit {spelled_out(total)} en tout, et {spelled_out(total - optional)} pour" in plan
+
+
+def test_the_five_sittings_add_up_the_same_minutes():
+    plan = (ROOT / "TEACHING.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"`(0\d\w+)` \| (?:10 \+ )?(\d+) min \| ([\d, ]+): (\d+) min \| ([\d, ]+) \|", plan
+    )
+    assert [name for name, *_ in rows] == [path.stem for path in NOTEBOOKS[1:]]
+    for path, (_, total, stay, short, home) in zip(NOTEBOOKS[1:], rows):
+        core = {k: a - b for k, (a, b) in enumerate(announced_minutes(path), 1) if a > b}
+        stay, home = ({int(k) for k in listed.split(",")} for listed in (stay, home))
+        assert stay | home == set(core) and not stay & home
+        assert (int(total), int(short)) == (sum(core.values()), sum(core[k] for k in stay))

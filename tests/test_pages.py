@@ -6,9 +6,12 @@ import subprocess
 import sys
 
 import nbformat
+import pages as build_pages
 import pytest
 from bs4 import BeautifulSoup
-from notebook_files import NOTEBOOKS, ROOT
+from notebook_files import NOTEBOOKS, ROOT, printed, tagged
+
+from course_utils.language import translations
 
 FORMULA = re.compile(r"\$\$.+?\$\$|\$[^$]+?\$", re.DOTALL)
 CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
@@ -87,3 +90,14 @@ def test_every_formula_picture_and_section_is_there(folder, path, pages):
     assert len(page.find_all("math")) == formulas
     assert len(page.find_all("img")) >= pictures
     assert "\\mathbb" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("name, language", [("00_accueil", "fr"), ("en/00_welcome", "en")])
+def test_a_page_with_solutions_shows_them_checked(name, language):
+    path = NOTEBOOKS[0].parent / f"{name}.ipynb"
+    notebook, before = nbformat.read(path, 4), nbformat.read(path, 4)
+    build_pages.solve(notebook, path.parent, translations(language).gettext)
+    check, exercise = (tagged(notebook, kind)["00.bits"] for kind in ("check", "exercise"))
+    assert printed(check).startswith("✔ 00.bits") and "math.log(2)" in exercise.source
+    for cell, old in zip(notebook.cells, before.cells):
+        assert cell in (check, exercise) or printed(cell) == printed(old)

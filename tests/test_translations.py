@@ -51,7 +51,7 @@ def formulas(text, code):
 
 def code_spans(text, code):
     """What stands between backquotes; words are left out: strings, comments, names of axes."""
-    spans = re.findall(r"`([^`]+)`", text.replace(f"notebooks/{code}/", "notebooks/"))
+    spans = re.findall(r"`([^`]+)`", text.replace(f"/{code}/", "/"))
     return Counter(re.sub(r"\"[^\"]*\"|#.*|^\([^\W\d]+, [^\W\d]+\)$", "", span) for span in spans)
 
 
