@@ -15,6 +15,7 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython import get_ipython
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
