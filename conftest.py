@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 
-# The other languages say the same: tests/test_pretrained_notebooks.py runs them, without training.
+# The other languages say the same: tests/kernels/ runs them, without training.
 collect_ignore_glob = ["notebooks/*/*.ipynb"]
 
 # The committed outputs are those of the embedded digits on one thread. Each training begins, must

@@ -281,12 +281,17 @@ def plane_codes(codes):
     return codes.detach().cpu()
 
 
+def shades(color):
+    """The colours between white, for nothing, and that of a concept."""
+    return LinearSegmentedColormap.from_list("shades", ["white", color])
+
+
 def density_map(ax, axis, density, color, title=""):
     """Density `(R, R)` over the square `axis` × `axis`: from white to the colour of its concept."""
-    tint = LinearSegmentedColormap.from_list("tint", ["white", color])
     half = (axis[1] - axis[0]) / 2  # each value is the centre of its cell
     edges = [float(axis[0] - half), float(axis[-1] + half)]
-    ax.imshow(density, cmap=tint, vmin=0, origin="lower", extent=edges * 2, interpolation="bicubic")
+    how = {"cmap": shades(color), "vmin": 0, "interpolation": "bicubic"}
+    ax.imshow(density, origin="lower", extent=edges * 2, **how)
     ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     ax.set_title(title, color=color)
     ax.grid(False)
@@ -353,10 +358,9 @@ def dependency_maps(maps, labels=None):
     """
     axes = _square_axes(len(maps))
     axes[0].figure.get_layout_engine().set(wspace=0.08)
-    tint = LinearSegmentedColormap.from_list("tint", ["white", COLORS["x"]])
     for ax, (title, values) in zip(axes, maps.items()):
         values = torch.as_tensor(values).detach().cpu().float().numpy()
-        ax.imshow(values, cmap=tint, vmin=0, vmax=values.max() or 1.0)
+        ax.imshow(values, cmap=shades(COLORS["x"]), vmin=0, vmax=values.max() or 1.0)
         ax.set_title(title, color=COLORS["x"])
         ax.set(xlabel=tr("entrée"), ylabel=tr("sortie"))
         ax.grid(False)

@@ -68,7 +68,7 @@ del formatter, signature
 ANYWHERE = "; ".join(f"__import__({name!r}).{seed}" for name, seed in (
     ("torch", "seed()"), ("random", "seed()"), ("numpy", "random.seed()"),
 ))  # fmt: skip
-TRAINING = re.compile(r"\b(fit|train_\w+)\(|\.backward\(\)\n.*\.step\(\)")
+TRAINING = re.compile(r"\b(fit|train_\w+|\w+_training)\(|\.backward\(\)\n.*\.step\(\)")
 
 
 # Forms that a right answer may take: the notebook works with the first that its check accepts.
