@@ -206,7 +206,8 @@ def show_images(
     for row, label in enumerate(row_labels):
         ax.text(-6, (row + 0.5) * height, label, ha="right", va="center", color=color)
     for column, label in enumerate(column_labels):
-        ax.text((column + 0.5) * width, -3, label, ha="center", va="bottom", color=color)
+        above = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
+        ax.annotate(label, ((column + 0.5) * width, -0.5), va="bottom", color=color, **above)
     if column_labels:
         ax.set_title(title, color=color, pad=24)
 

@@ -220,14 +220,17 @@ def test_show_images_draws_where_it_is_told_with_frames_and_labels():
     _, (other, ax) = plt.subplots(1, 2)
     labels = {"row_labels": ("haut", "bas"), "column_labels": "abc"}
     images = torch.zeros(5, 1, 6, 8, dtype=torch.uint8)
-    figures.show_images(images, columns=3, levels=2, ax=ax, framed=True, **labels)
+    figures.show_images(images, "titre", columns=3, levels=2, ax=ax, framed=True, **labels)
     assert not other.images and len(ax.images) == 1 and len(plt.get_fignums()) == 1
     corners = [(patch.get_x() + 0.5, patch.get_y() + 0.5) for patch in ax.patches]
     assert corners == [(0, 0), (10, 0), (20, 0), (0, 8), (10, 8)]
     assert {(patch.get_width(), patch.get_height()) for patch in ax.patches} == {(8, 6)}
-    where = {text.get_text(): text.get_position() for text in ax.texts}
+    where = {text.get_text(): getattr(text, "xy", text.get_position()) for text in ax.texts}
     assert (where["haut"][1], where["bas"][1]) == (4, 12) and where["haut"][0] < 0
     assert [where[name][0] for name in "abc"] == [5, 15, 25] and where["a"][1] < 0
+    ax.figure.canvas.draw()
+    label, title = (text.get_window_extent() for text in (ax.texts[-1], ax.title))
+    assert ax.bbox.y1 < label.y0 and label.y1 < title.y0
 
 
 def test_compare_images_has_one_panel_for_each_group():
