@@ -112,7 +112,8 @@ def written(action):
         inside = min(box) >= 0 and box[2] <= pen.im.size[0] and box[3] <= pen.im.size[1]
         assert inside or not what, what
         if what:
-            _, paper = max(pen._image.crop(box).getcolors(1 << 20))  # behind most of it
+            under = pen._image.crop(box)
+            _, paper = max(under.getcolors(under.width * under.height))  # behind most of it
             halo = how.get("stroke_fill", np.divide(paper, 255))
             assert contrast(how["fill"], halo) >= 4.5, what
         write(pen, where, what, **how)
