@@ -72,11 +72,15 @@ def fit_to_screen(figure):
     figure.set_size_inches(width, min(height, SCREEN[1] / figure.dpi))
 
 
+def linear_rgb(color):
+    """Red, green and blue of a colour as amounts of light, in [0, 1] (sRGB)."""
+    shares = np.array(to_rgb(color))
+    return np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+
+
 def luminance(color):
     """Relative luminance of a colour, in [0, 1] (WCAG 2)."""
-    shares = np.array(to_rgb(color))
-    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
-    return float(linear @ (0.2126, 0.7152, 0.0722))
+    return float(linear_rgb(color) @ (0.2126, 0.7152, 0.0722))
 
 
 def ink_on(color):

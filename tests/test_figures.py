@@ -121,9 +121,8 @@ TO_LAB = [[0.210454, 0.793618, -0.004072], [1.977998, -2.428592, 0.450594],
 
 def seen(color, eyes):
     """A colour in Oklab, as these eyes see it."""
-    shares = np.array(to_rgb(color))
-    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
-    return TO_LAB @ np.cbrt(TO_CONES @ np.clip(EYES[eyes] @ linear, 0, 1))
+    light = np.clip(EYES[eyes] @ figures.linear_rgb(color), 0, 1)
+    return TO_LAB @ np.cbrt(TO_CONES @ light)
 
 
 MEETING = [

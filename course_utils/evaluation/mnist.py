@@ -17,7 +17,7 @@ import argparse
 import json
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -60,6 +60,12 @@ class Recipe:
 # as long as tens of their steps: few of them.
 SMALL_BATCHES = {"batch_size": 16, "val_every": 400, "bfloat16": True}
 
+MADE_500 = Recipe(
+    "MADE, 2 × 500",
+    lambda shape: MADE(shape, hidden=(500, 500)),
+    {"steps": 8_000, "lr": 3e-3, "weight_decay": 0.1},
+)
+
 CPU_RECIPES = (
     Recipe(N_("pixels indépendants"), neighbour_table(0)),
     Recipe(N_("table, 4 voisins"), neighbour_table(4)),
@@ -67,17 +73,8 @@ CPU_RECIPES = (
     Recipe(N_("table, 12 voisins"), neighbour_table(12)),
     Recipe("FVSBN", FVSBN, {"steps": 12_000, "lr": 5e-3}),
     Recipe("NADE, H = 500", NADE, {"steps": 5_000, "lr": 1e-2}),
-    Recipe(
-        "MADE, 2 × 500",
-        lambda shape: MADE(shape, hidden=(500, 500)),
-        {"steps": 8_000, "lr": 3e-3, "weight_decay": 0.1},
-    ),
-    Recipe(
-        N_("MADE, 2 × 500, tirages renouvelés"),
-        lambda shape: MADE(shape, hidden=(500, 500)),
-        {"steps": 8_000, "lr": 3e-3, "weight_decay": 0.1},
-        "D",
-    ),
+    MADE_500,
+    replace(MADE_500, name=N_("MADE, 2 × 500, tirages renouvelés"), binarisation="D"),
     Recipe(
         N_("PixelCNN simple, 32 × 15"),
         lambda shape: PixelCNN(shape, gated=False, layers=15),
