@@ -9,18 +9,13 @@ import subprocess
 import sys
 
 import pytest
-import test_exercises
-import test_exercises_03b
-import test_exercises_04
 import torch
 from exercise_answers import verdict
 from notebook_files import ROOT
+from test_exercises_wrong import WRONG
 from test_translations import ACCENTS, WORDS, numbers
 
 from course_utils.exercises import exercises, hint, solution
-
-TABLES = (test_exercises, test_exercises_03b, test_exercises_04)
-WRONG = [(key, answer) for table in TABLES for key, answer, _ in table.WRONG]
 
 
 def everything_said():
@@ -32,11 +27,11 @@ def everything_said():
                 hint(key)
             solution(key)
         said[f"help of {key}"] = printed.getvalue()
-        slips = [function for function, _ in getattr(exercise.check, "slips", ())]
-        for place, function in enumerate([..., exercise.reference, *slips]):
-            answer = (lambda *args, f=function: f(*args)) if callable(function) else function
-            said[f"answer {place} to {key}"] = verdict(key, answer)[1]
-    for place, (key, answer) in enumerate(WRONG):
+        said[f"{key} not begun"] = verdict(key, ...)[1]
+        said[f"{key} right"] = verdict(key, lambda *args, e=exercise: e.reference(*args))[1]
+        slips = getattr(exercise.check, "slips", ())
+        said[f"slips of {key}"] = "\n".join(sentence for _, sentence in slips)
+    for place, (key, answer, _) in enumerate(WRONG):
         torch.manual_seed(0)
         said[f"wrong answer {place}, to {key}"] = verdict(key, answer)[1]
     return said

@@ -69,7 +69,7 @@ def verify(key, answer=None):
         `answer` when it is right, the reference otherwise.
     """
     exercise = _get(key)
-    if answer is None or answer is ... or _same_code(answer, exercise.broken):
+    if answer is None or answer is ... or _is_stub(answer, exercise):
         return _to_do(exercise)
     if answer is exercise.reference:  # the check ran twice: it had put the reference in place
         text = tr(
@@ -148,29 +148,23 @@ def _as_written(sentence):
     return re.sub(f"{code}|{point}|{minus_zero}", mended, sentence)
 
 
-def _same_code(answer, stub):
-    """True when `answer` is the untouched stub, comments, blank lines and docstring aside."""
-    if stub is None:  # recognised by what it returns, or raises
-        return False
-    try:
-        source = _source(answer)
-    except (OSError, TypeError):  # no source: certainly not the stub of the notebook
-        return False
-    return _syntax_tree(source) == _syntax_tree(_source(stub))
+def _is_stub(answer, exercise):
+    """True for an untouched function to repair; another stub shows by what it returns, or raises.
+
+    The name of the function, its docstring, comments and blank lines do not count.
+    """
+    return exercise.broken is not None and _statements(answer) == _statements(exercise.broken)
 
 
-def _syntax_tree(source):
-    """Text of the syntax tree of a `def`, without name and docstring; `None` for anything else."""
+def _statements(function):
+    """Those of the body of a `def`, as syntax trees; none for anything else."""
     try:
-        (function,) = ast.parse(source).body
-    except (SyntaxError, ValueError):  # a lambda, cut out of its line
-        return None
-    if not isinstance(function, ast.FunctionDef):
-        return None
-    function.name = ""
-    if ast.get_docstring(function) is not None:
-        function.body.pop(0)
-    return ast.dump(function)
+        (found,) = ast.parse(_source(function)).body
+    except (OSError, TypeError, SyntaxError, ValueError):  # no source, or a lambda cut out of it
+        return []
+    if not isinstance(found, ast.FunctionDef):
+        return []
+    return [ast.dump(s) for s in found.body[ast.get_docstring(found) is not None :]]
 
 
 from . import (  # noqa: E402, F401  (they register)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from ..language import tr, trn
 from . import Exercise
-from .harness import SameAs, listed
+from .harness import SameAs, listed, remixed
 
 
 def _normal(seed, *shape):
@@ -94,15 +94,29 @@ def _batches():
         yield name, [logits, x, mu, logvar]
 
 
-def _costs(mix):
-    """The cost `mix(reconstruction, kl, pixels, B, d)` of someone who mixes the parts otherwise."""
+def _parts(logits, x, mu, logvar):
+    """The reconstruction, the KL; how many pixels, images, and dimensions of z."""
+    k = kl(mu, logvar).mean()
+    return vae_loss(logits, x, mu, logvar) - k, k, x[0].numel(), len(x), mu.shape[1]
 
-    def cost(logits, x, mu, logvar):
-        only_kl = kl(mu, logvar).mean()
-        reconstruction = vae_loss(logits, x, mu, logvar) - only_kl
-        return mix(reconstruction, only_kl, x[0].numel(), len(x), mu.shape[1])
 
-    return cost
+# of the cost of a VAE, with the fixed prior as with one that is learned (02.prior)
+COSTS = (
+    (lambda r, k, D, B, d: r / D + k, tr("La reconstruction est une moyenne sur les pixels.")),
+    (lambda r, k, D, B, d: B * (r + k),
+     tr("Vous avez sommé sur les images du lot : prenez-en la moyenne.")),
+    (lambda r, k, D, B, d: B * r + k,
+     tr("La reconstruction est sommée sur les images : divisez par la taille du lot.")),
+    (lambda r, k, D, B, d: (r + k) / D, tr("Vous avez tout divisé par le nombre de pixels.")),
+    (lambda r, k, D, B, d: r, tr("La KL manque.")),
+    (lambda r, k, D, B, d: r - k, tr("La KL est comptée à l'envers.")),
+    (lambda r, k, D, B, d: r + 2 * k, tr("La KL est double : il manque le ½ ?")),
+    (lambda r, k, D, B, d: r + k / d, tr("La KL est une moyenne sur les dimensions de z.")),
+    (lambda r, k, D, B, d: r + B * k, tr("La KL est sommée sur les images.")),
+    (lambda r, k, D, B, d: k - r, tr("La reconstruction est comptée à l'envers.")),
+    (lambda r, k, D, B, d: -r - k, tr("C'est l'ELBO : un coût à minimiser est −ELBO.")),
+    (lambda r, k, D, B, d: r + k.detach(), tr("La KL ne compte plus : elle est détachée.")),
+)  # fmt: skip
 
 
 Exercise(
@@ -113,25 +127,7 @@ Exercise(
         _batches,
         what=tr("un seul nombre pour le lot"),
         gradient=("logits", "mu", "logvar"),
-        slips=(
-            (_costs(lambda r, k, D, B, d: r / D + k),
-             tr("La reconstruction est une moyenne sur les pixels.")),
-            (_costs(lambda r, k, D, B, d: B * (r + k)),
-             tr("Vous avez sommé sur les images du lot : prenez-en la moyenne.")),
-            (_costs(lambda r, k, D, B, d: B * r + k),
-             tr("La reconstruction est sommée sur les images : divisez par la taille du lot.")),
-            (_costs(lambda r, k, D, B, d: (r + k) / D),
-             tr("Vous avez tout divisé par le nombre de pixels.")),
-            (_costs(lambda r, k, D, B, d: r), tr("La KL manque.")),
-            (_costs(lambda r, k, D, B, d: r - k), tr("La KL est comptée à l'envers.")),
-            (_costs(lambda r, k, D, B, d: r + 2 * k), tr("La KL est double.")),
-            (_costs(lambda r, k, D, B, d: r + k / d),
-             tr("La KL est une moyenne sur les dimensions de z.")),
-            (_costs(lambda r, k, D, B, d: r + B * k), tr("La KL est sommée sur les images.")),
-            (_costs(lambda r, k, D, B, d: k - r), tr("La reconstruction est comptée à l'envers.")),
-            (_costs(lambda r, k, D, B, d: r + k.detach()),
-             tr("La KL ne compte plus : elle est détachée.")),
-        ),
+        slips=remixed(_parts, *COSTS),
         praise=tr("la valeur et le gradient sont justes, pour un canal comme pour trois."),
     ),
     (
@@ -225,13 +221,9 @@ def _grey_images():
         yield name, [x, x_hat, b, _normal(0, B, d), _normal(1, B, d)]
 
 
-def _elbos(mix):
-    """The bound `mix(error, D, b, kl)` of someone who mixes the parts otherwise."""
-
-    def elbo(x, x_hat, b, mu, logvar):
-        return mix((x - x_hat).abs().sum(dim=1), x.shape[1], b, kl(mu, logvar))
-
-    return elbo
+def _terms(x, x_hat, b, mu, logvar):
+    """The error in units of b, the constant of a pixel, the number of pixels, the KL."""
+    return (x - x_hat).abs().sum(dim=1) / b, math.log(2 * b), x.shape[1], kl(mu, logvar)
 
 
 Exercise(
@@ -245,26 +237,23 @@ Exercise(
             "x = {x}, x_hat = {x_hat} et KL = {kl:.4g}",
             x=listed(x[i]), x_hat=listed(x_hat[i]), kl=kl(mu, logvar)[i],
         ),
-        slips=(
-            (_elbos(lambda e, D, b, k: -e / b - k),
+        slips=remixed(
+            _terms,
+            (lambda e, c, D, k: -e - k,
              tr("La constante de la loi de Laplace manque : D log(2b).")),
-            (_elbos(lambda e, D, b, k: -e / b - math.log(2 * b) - k),
+            (lambda e, c, D, k: -e - c - k,
              tr("La constante −log(2b) est comptée une fois par image, et non une fois par "
                 "pixel.")),
-            (_elbos(lambda e, D, b, k: -e / b - D * math.log(b) - k),
+            (lambda e, c, D, k: -e - D * (c - math.log(2)) - k,
              tr("La constante est log(2b), et non log b.")),
-            (_elbos(lambda e, D, b, k: -e / b + D * math.log(2 * b) - k),
-             tr("La constante est comptée à l'envers.")),
-            (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b) + k),
-             tr("Vous ajoutez la KL : elle se retranche.")),
-            (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b)), tr("La KL manque.")),
-            (_elbos(lambda e, D, b, k: -e / b - D * math.log(2 * b) - 2 * k),
-             tr("La KL est double.")),
-            (_elbos(lambda e, D, b, k: e / b + D * math.log(2 * b) + k),
-             tr("C'est −ELBO, un coût ; on demande l'ELBO.")),
-            (_elbos(lambda e, D, b, k: e / b - D * math.log(2 * b) - k),
+            (lambda e, c, D, k: -e + D * c - k, tr("La constante est comptée à l'envers.")),
+            (lambda e, c, D, k: -e - D * c + k, tr("Vous ajoutez la KL : elle se retranche.")),
+            (lambda e, c, D, k: -e - D * c, tr("La KL manque.")),
+            (lambda e, c, D, k: -e - D * c - 2 * k, tr("La KL est double : il manque le ½ ?")),
+            (lambda e, c, D, k: e + D * c + k, tr("C'est −ELBO, un coût ; on demande l'ELBO.")),
+            (lambda e, c, D, k: e - D * c - k,
              tr("L'erreur doit faire baisser la vraisemblance.")),
-            (_elbos(lambda e, D, b, k: -(e / b) / D - math.log(2 * b) - k),
+            (lambda e, c, D, k: -e / D - c - k,
              tr("C'est la moyenne sur les pixels : il en faut la somme.")),
         ),
         praise=tr("valeurs justes, constante comprise, pour trois échelles b."),

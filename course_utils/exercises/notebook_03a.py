@@ -47,7 +47,7 @@ def check_total_probability(answer):
                 seen.extend(map(tuple, x.flatten(1).tolist()))
                 return model.log_prob(x).double() + math.log(expected)
 
-            asked = lent("log_prob", [("x", (-1, *shape))], log_prob)
+            asked = lent("log_prob", log_prob, x=("B", *shape))
             total = as_number(answer(asked, shape), tr("un seul nombre"))
             distinct, right = len(set(seen)), abs(total - expected) < 1e-5
             if distinct < everything or (len(seen) > everything and not right):
@@ -274,24 +274,18 @@ def check_made_masks(answer):
             (tr("M_V, une ligne par sortie"), (D, H)),
         )
         M_W, M_V = (tensor(mask, shape, what) for mask, (what, shape) in zip(masks, shapes))
-        if not torch.isin(torch.cat([M_W.flatten(), M_V.flatten()]), torch.tensor([0, 1])).all():
-            raise Wrong(tr("un masque ne contient que des 0 et des 1, ou des booléens."))
         rank = torch.argsort(ordering) + 1
         for name, mask, right in zip(("M_W", "M_V"), (M_W, M_V), made_masks(ordering, m)):
             for row, column in (mask != right).nonzero().tolist():
                 neuron, pixel = (row, column) if name == "M_W" else (column, row)
-                end = tr("la sortie {p}, de rang {r}", p=pixel, r=rank[pixel])
-                if name == "M_W":
-                    end = tr("l'entrée {p}, de rang {r}", p=pixel, r=rank[pixel])
-                unit = tr("le neurone {n}, numéroté {m}", n=neuron, m=m[neuron])
-                weight = tr("le poids entre {end}, et {unit}", end=end, unit=unit)
                 cell = f"{name}[{row}, {column}]"
-                mistake = tr("{cell} garde à tort {weight}", cell=cell, weight=weight)
-                if right[row, column]:
-                    mistake = tr("{cell} coupe à tort {weight}", cell=cell, weight=weight)
                 text = tr(
-                    "ordre {ordering}, numéros m = {m} : {mistake}.",
-                    ordering=ordering.tolist(), m=m.tolist(), mistake=mistake,
+                    "ordre {ordering}, numéros m = {m} : {cell} vaut {value:g} au lieu de {right}, "
+                    "pour le poids entre le pixel {p}, de rang {r}, et le neurone {n}, numéroté "
+                    "{number}.",
+                    ordering=ordering.tolist(), m=m.tolist(), cell=cell,
+                    value=mask[row, column], right=int(right[row, column]),
+                    p=pixel, r=rank[pixel], n=neuron, number=m[neuron],
                 )  # fmt: skip
                 raise Wrong(text, puzzling=True)
     return tr("strictement causal dans tous les ordres essayés, et aucun poids coupé pour rien.")

@@ -104,7 +104,7 @@ def _network(change=None):
         logits = torch.cat([second(torch.tanh(first(image))) for image in x.split(1)])
         return logits if change is None else change(x, logits)
 
-    return lent("network", [("x", (-1, 1, -1, -1))], network)
+    return lent("network", network, x=("B", 1, "H", "W"))
 
 
 def _leak(output, source):
