@@ -307,8 +307,8 @@ WRONG = [
     ("02.grid", of("02.grid", torch.Tensor.numpy), "pas un objet de type ndarray"),
     ("03b.mixture", of("03b.mixture", list), "pas 17 tenseurs"),
     ("03a.recursion", of("03a.recursion", lambda logits: logits.T), "(2, 3) ; reçu : (3, 2)"),
-    ("02.join", of("02.join", torch.Tensor.double), "`.float()` convertit"),
-    ("04.nearest", of("04.nearest", torch.Tensor.int), "pas des torch.int32 : ces numéros"),
+    ("02.join", of("02.join", torch.Tensor.double), "`.to(torch.float32)` convertit"),
+    ("04.nearest", of("04.nearest", torch.Tensor.int), "on attend des torch.int64, pas des"),
     # what it raises, and where; in one of the cases only; nothing returned
     ("01.kl", kl_with_numpy, "la ligne `mu, logvar = mu.numpy(), logvar.numpy()`, sur RuntimeErr"),
     ("03a.count", lambda D, H: {}["H"], "sur KeyError : `'H'`"),

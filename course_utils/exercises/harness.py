@@ -257,17 +257,10 @@ def tensor(value, shape, what, *, dtype=None, learns=False):
             what=what, shape=tuple(shape), got=tuple(value.shape),
         )  # fmt: skip
         raise Wrong(text)
-    if dtype == torch.int64 and value.dtype != dtype:
+    if dtype and value.dtype != dtype and (value.is_floating_point() or dtype == torch.int64):
         text = tr(
-            "on attend des entiers, pas des {got} : ces numéros serviront d'indices. "
-            "`.long()` convertit.",
-            got=value.dtype,
-        )
-        raise Wrong(text)
-    if dtype == torch.float32 and value.is_floating_point() and value.dtype != dtype:
-        text = tr(
-            "on attend des {dtype}, comme les poids des réseaux, pas des {got}. "
-            "`.float()` convertit.",
+            "on attend des {dtype}, pas des {got} : la suite du notebook s'en sert. "
+            "`.to({dtype})` convertit.",
             dtype=dtype, got=value.dtype,
         )  # fmt: skip
         raise Wrong(text)
