@@ -113,9 +113,14 @@ def count_the_models_weights(D, H):
     return [fvsbn.mask().sum() + fvsbn.b.numel(), each.sum(), shared]
 
 
-def nade_by_the_definition(x, W, V, b, c):
-    a = [c + x[:, :i] @ W[:i] for i in range(x.shape[1])]
-    return torch.stack([torch.sigmoid(a_i) @ V[i] + b[i] for i, a_i in enumerate(a)], dim=1)
+def nade_reading(seen):
+    """The log-odds by the definition; pixel i (from 0) reads the first seen(i) pixels."""
+
+    def nade_logits(x, W, V, b, c):
+        a = [c + x[:, : seen(i)] @ W[: seen(i)] for i in range(x.shape[1])]
+        return torch.stack([torch.sigmoid(a_i) @ V[i] + b[i] for i, a_i in enumerate(a)], dim=1)
+
+    return nade_logits
 
 
 def nade_with_a_triangular_mask(x, W, V, b, c):
@@ -364,8 +369,12 @@ WRONG = [
      completing(pixels=lambda p: torch.bernoulli(p, generator=torch.Generator().manual_seed(0))),
      "donnent les mêmes tirages"),
     ("02.complete", complete_with_numpy_draws, "`torch.as_tensor` convertit"),
-    # 02.prior. The KL: the other way, to N(0, I), halved; a sum, no mean; a number without gradient
+    # 02.prior. The KL: the other way, to N(0, I), forgotten, double, halved; a sum over the images,
+    # one number for each; a number, or a law, without gradient
     ("02.prior", costing(kl=lambda *q_p: kl_between_gaussians(*q_p[2:], *q_p[:2])), "l'autre sens"),
+    ("02.prior", costing(kl=lambda mu, lv, *p: REFERENCES["01.kl"](mu, lv)), "vers N(0, I)"),
+    ("02.prior", costing(kl=lambda *q_p: 0), "La KL manque."),
+    ("02.prior", costing(kl=lambda *q_p: 2 * kl_between_gaussians(*q_p)), "La KL est double"),
     ("02.prior", costing(kl=lambda *q_p: kl_between_gaussians(*q_p) / 2),
      "Gradient juste pour logits, faux pour mu_q, logvar_q, mu_p et logvar_p."),
     ("02.prior", costing(total=torch.sum), "Vous avez sommé sur les images du lot"),
@@ -374,7 +383,10 @@ WRONG = [
     ("02.prior",
      costing(kl=lambda *q_p: kl_between_gaussians(*q_p[:2], *(t.detach() for t in q_p[2:]))),
      "le gradient que reçoit mu_p"),
-    # a second sigmoid
+    # a mean over the pixels, a second sigmoid
+    ("02.prior",
+     costing(pixels=lambda s, x, **_: F.binary_cross_entropy_with_logits(s, x).expand(len(x), 1)),
+     "La reconstruction est une moyenne sur les pixels."),
     ("02.prior",
      costing(pixels=lambda s, x, **how: F.binary_cross_entropy_with_logits(s.sigmoid(), x, **how)),
      "faux pour logits"),
@@ -426,8 +438,10 @@ WRONG = [
     ("03a.count", of("03a.count", sum), "on attend trois entiers : `return fvsbn, sans_partage"),
     ("03a.count", of("03a.count", lambda n: n[1:]), "on attend trois entiers : `return fvsbn, "),
     ("03a.count", count_the_models_weights, "reçu : Tensor, Tensor, int"),
-    # 03a.recursion. Right, but each pixel starts the sum again
-    ("03a.recursion", nade_by_the_definition, "plus de pixels coûtent 3,3 fois plus"),
+    # 03a.recursion. One pixel more, one less; right, but each pixel starts the sum again
+    ("03a.recursion", nade_reading(lambda i: i + 1), "Chaque pixel se lit lui-même."),
+    ("03a.recursion", nade_reading(lambda i: max(i - 1, 0)), "La somme a un pixel de retard."),
+    ("03a.recursion", nade_reading(lambda i: i), "plus de pixels coûtent 3,3 fois plus"),
     ("03a.recursion", nade_with_a_triangular_mask, "plus de pixels coûtent 3,1 fois plus"),
     # 03a.masks. The slide's inequality, one too weak, one too strong; ranks from 0
     ("03a.masks", masking(speak=torch.lt), "ordre [0, 1, 2, 3], numéros m = ["),
@@ -497,6 +511,7 @@ WRONG = [
     # 03b.stacks. No shift: the row is read on the right; the mask A forgotten, or misplaced
     ("03b.stacks", stacking(start=lambda x: x), "la sortie (6, 6) lit le pixel (6, 12), d'après."),
     ("03b.stacks", stacking(masked=lambda layer: False), "lit sa propre valeur"),
+    ("03b.stacks", stacking(masked=lambda layer: True), "que pour la première couche."),
     ("03b.stacks", stacking(masked=lambda layer: layer > 0), "lit sa propre valeur"),
     # rolled: the last row comes back on top; only the first row cheats
     ("03b.stacks", stacking(lambda x: x.roll(1, 2)), "la sortie (6, 6) lit le pixel (12,"),
