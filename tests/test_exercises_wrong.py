@@ -532,7 +532,7 @@ WRONG = [
     ("04.revive", reviving(drawn=lambda z, n: z[torch.randint(len(z), ())]),
      "les 15 atomes morts sont posés tous au même endroit."),
     ("04.revive", reviving(drawn=lambda z, n: z[[0, 9] * n][:n]), "en 2 endroits seulement."),
-    ("04.revive", reviving(drawn=lambda z, n: z[:n]), "tirez-les au hasard dans tout le lot."),
+    ("04.revive", reviving(drawn=lambda z, n: z[:n]), "au hasard dans tout le lot, à chaque"),
     ("04.revive", reviving(drawn=lambda z, n: z[-n:] + 1), "un vecteur de z"),
     # in place; the atoms in another order; the dead alone; for fewer atoms than vectors
     ("04.revive", revive_in_place, "votre fonction change `codebook`, que la suite du notebook"),

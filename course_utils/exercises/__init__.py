@@ -164,7 +164,9 @@ def _statements(function):
         return []
     if not isinstance(found, ast.FunctionDef):
         return []
-    return [ast.dump(s) for s in found.body[ast.get_docstring(found) is not None :]]
+    if ast.get_docstring(found) is not None:
+        found.body.pop(0)
+    return [ast.dump(statement) for statement in found.body]
 
 
 from . import (  # noqa: E402, F401  (they register)

@@ -100,7 +100,7 @@ def _parts(logits, x, mu, logvar):
     return vae_loss(logits, x, mu, logvar) - k, k, x[0].numel(), len(x), mu.shape[1]
 
 
-# of the cost of a VAE, with the fixed prior as with one that is learned (02.prior)
+# mixes of these parts: of the cost with a fixed prior, or with one that is learned (02.prior)
 COSTS = (
     (lambda r, k, D, B, d: r / D + k, tr("La reconstruction est une moyenne sur les pixels.")),
     (lambda r, k, D, B, d: B * (r + k),

@@ -344,7 +344,7 @@ def check_revive(answer):
             raise Wrong(
                 tr(
                     "deux appels posent les atomes aux mêmes endroits : tirez-les au hasard dans "
-                    "tout le lot."
+                    "tout le lot, à chaque appel."
                 )
             )
     return tr("les atomes morts sont posés au hasard sur des vecteurs de z, les autres restent.")
