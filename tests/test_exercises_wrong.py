@@ -307,7 +307,8 @@ def of(key, change):
 WRONG = [
     # no number, no tensor, several; another shape, another type
     ("00.bits", of("00.bits", str), "on attend un nombre de bits, pas un objet de type str"),
-    ("00.bits", of("00.bits", lambda bits: np.array([bits])), "un tableau de forme (1,)"),
+    ("04.kl", lambda q: math.log(q.shape[1]) + torch.special.xlogy(q, q).sum(1),
+     "on attend un scalaire, la somme sur les codes ; reçu : un tableau de forme (1,)."),
     ("01.sum_mean", of("01.sum_mean", torch.Tensor.item), "ni `.item()`, ni `float`"),
     ("02.grid", of("02.grid", torch.Tensor.numpy), "pas un objet de type ndarray"),
     ("03b.mixture", of("03b.mixture", list), "pas 17 tenseurs"),
@@ -411,6 +412,9 @@ WRONG = [
      "encode(x, c) : x doit être de forme (B, 1, 1, 2) ; reçu : (400, 1)."),
     ("02.prior", lambda x, c, encode, prior, decode: costing()(x, c, encode, prior,
                                                                lambda z, c: decode(z)),
+     "decode(z, c) : votre fonction lui passe d'autres arguments."),
+    ("02.prior", lambda x, c, encode, prior, decode: costing()(x, c, encode, prior,
+                                                               lambda z, c: decode(z, c, x)),
      "decode(z, c) : votre fonction lui passe d'autres arguments."),
     # 03a.total. log p not exponentiated; no sum; already known; cut at 1; softmax
     ("03a.total", summing(value=lambda log_p: log_p), "de somme 1,000 sur les images (1, 2, 5)"),
