@@ -28,7 +28,7 @@ from course_utils.exercises import (
     verify,
 )
 from course_utils.exercises.harness import SameAs, Wrong
-from course_utils.language import trn
+from course_utils.language import thousands, trn
 
 pytestmark = pytest.mark.usefixtures("no_hint_seen")
 EXERCISES = exercises.exercises()
@@ -47,6 +47,7 @@ TABLES = {
 
 # a check whose praise quotes numbers: they are those of the notebook
 PRAISE = {
+    "03a.count": thousands(2 * 784 * 500 + 784 + 500),
     "03b.mask": f"le masque A en garde {4}, le B {4 + 1}",
     "03b.field": f"{63 + 6} pixels lus sur les {6 * 13 + 6} d'avant",  # rows of 13, 12, …, 8; of 6
     "03b.stacks": "84 pixels lus sur 84",
