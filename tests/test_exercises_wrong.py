@@ -471,7 +471,8 @@ WRONG = [
      "12 bits : l'intervalle"),
     # zeros in front lost; too long; the end of the interval, which is not inside
     ("03a.encode", encoding(after=lambda code: code.lstrip("0")), "perd ses zéros de tête."),
-    ("03a.encode", encoding(after=lambda code: f"{code or '0'}00"), "il faut moins de 2 chiffres"),
+    ("03a.encode", lambda bits, p: "000" if bits == [1] else encoding()(bits, p),
+     "−log₂ p = 1,00 bit, il faut moins de 2 chiffres de plus, et votre code en compte 3 en tout."),
     ("03a.encode", lambda bits, p: "1" if p[1:] == [0.625] else encoding()(bits, p),
      "C'est la fin, exclue, de l'intervalle."),
     # floats that run out after some fifty bits, in two ways
