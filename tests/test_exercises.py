@@ -90,12 +90,13 @@ def test_a_function_to_repair_is_wrong(key):
 
 @pytest.mark.parametrize("key", KEYS)
 def test_the_verdict_does_not_depend_on_the_world(key):
-    """Gradients cut, another default type: the reference stays right."""
+    """Another default type and device, without gradients: the reference stays right."""
     torch.set_default_dtype(torch.float64)
     try:
-        with torch.no_grad():
+        with torch.device("meta"), torch.inference_mode():
             accepted(key, lambda *args: EXERCISES[key].reference(*args))
-            assert not torch.is_grad_enabled() and torch.get_default_dtype() == torch.float64
+            assert torch.is_inference_mode_enabled() and torch.get_default_device().type == "meta"
+            assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
 
