@@ -7,6 +7,7 @@ weights that do best on the validation set, whatever happens afterwards.
 import contextlib
 import math
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -307,16 +308,14 @@ class _Training:
                 f"{path} was written by another training ({metadata.get('recipe')}, now "
                 f"{asdict(self.recipe)}): give the same arguments, or another checkpoint="
             )
-        parts = {"model": {}, "best": {}, "adam": {}, "random": {}}
-        for name, value in tensors.items():
-            part, _, rest = name.partition("/")
-            parts[part][rest] = value
+        parts = defaultdict(dict)
+        for place, value in tensors.items():
+            part, _, name = place.rpartition("/")
+            parts[part][name] = value
         restore(self.model, parts["model"], path)
-        moments = {}
-        for name, value in parts["adam"].items():
-            index, _, key = name.partition("/")
-            moments.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({"state": moments, "param_groups": metadata["param_groups"]})
+        (group,) = metadata["param_groups"]
+        moments = {index: parts[f"adam/{index}"] for index in group["params"]}
+        self.optimizer.load_state_dict({"state": moments, "param_groups": [group]})
         self.scheduler.load_state_dict(metadata["scheduler"])
         torch.set_rng_state(parts["random"]["cpu"])
         if self.device.type == "cuda" and "cuda" in parts["random"]:
