@@ -293,23 +293,17 @@ def test_same_seed_same_weights_other_seed_other_weights(data):
     assert same(models[0], models[1]) and not same(models[0], models[2])
 
 
-def test_redrawn_images_follow_the_seed_and_change_at_each_visit(redrawn):
-    seen = []
+def test_redrawn_images_change_at_each_visit(redrawn):
+    visits = []
 
     class Spy(Mean):
         def loss(self, x, y=None):
             if self.training:
-                seen[-1].append(x)
+                visits.append(x.sum(1).sort().values)  # in whatever order the images came
             return super().loss(x.float())
 
-    for seed, noise in ((0, 10), (0, 11), (1, 12)):
-        torch.manual_seed(noise)
-        seen.append([])
-        run(Spy(), redrawn, seed=seed, steps=3, batch_size=200)  # three times all the images
-    first, again, other = (torch.stack(visits) for visits in seen)
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    per_image = first.sum(2).sort(1).values  # in whatever order they came
-    assert not torch.equal(per_image[0], per_image[1])
+    run(Spy(), redrawn, steps=2, batch_size=200)  # twice all the images
+    assert not torch.equal(*visits)
 
 
 @pytest.mark.parametrize("model", [Noisy(), interrupted(Noisy(), 7)], ids=["finished", "cut"])
@@ -439,7 +433,6 @@ def test_interruption_before_the_first_validation_keeps_what_was_learned(data):
     "event, error, message",
     [
         (math.nan, FloatingPointError, r"at step 42 \(learning rate .*best weights back"),
-        (math.inf, FloatingPointError, r"at step 42 \(learning rate .*best weights back"),
         (RuntimeError("out of memory"), RuntimeError, "out of memory"),
     ],
 )
@@ -472,25 +465,24 @@ def curves(history):
 
 @pytest.mark.parametrize("step", [3, 20, 38])
 @pytest.mark.parametrize(
-    "build, options",
-    [(Noisy, {}), (Products, {"lr": 0.02}), (Products, {"lr": 0.02, "bfloat16": True})],
+    "images, build, options",
+    [
+        ("data", Noisy, {}),
+        ("data", Products, {"lr": 0.02}),
+        ("data", Products, {"lr": 0.02, "bfloat16": True}),
+        ("redrawn", Mean, {"patience": None}),
+    ],
 )
-def test_resumed_training_equals_an_uncut_one_bit_for_bit(checkpoint, data, build, options, step):
+def test_resumed_training_equals_an_uncut_one_bit_for_bit(
+    checkpoint, images, build, options, step, request
+):
     """Even of models in eval mode, as `fit` leaves them: the dropout must be back on."""
+    data = request.getfixturevalue(images)
     whole, cut, resumed = build(), interrupted(build().eval(), step), build().eval()
     expected = run(whole, data, **options)
     assert run(cut, data, checkpoint=checkpoint, **options).end == "interrupted"
     torch.manual_seed(99)
     history = run(resumed, data, checkpoint=checkpoint, resume=True, **options)
-    assert same(resumed, whole) and curves(history) == curves(expected)
-
-
-def test_images_drawn_anew_are_drawn_again_when_resuming(checkpoint, redrawn):
-    whole, cut, resumed = Mean(), interrupted(Mean(), 38), Mean()
-    expected = run(whole, redrawn, patience=None)
-    run(cut, redrawn, checkpoint=checkpoint, patience=None)
-    torch.manual_seed(99)
-    history = run(resumed, redrawn, checkpoint=checkpoint, resume=True, patience=None)
     assert same(resumed, whole) and curves(history) == curves(expected)
 
 
