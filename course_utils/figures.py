@@ -31,12 +31,8 @@ COLORS = {
     "truth": "#222222",  # exact values
     "focus": "#E6AB02",  # what one looks at: the pixel to guess, the chosen code; too pale for text
 }
-MODEL_COLORS = (
-    "#222222",
-    "#56B4E9",
-    "#7570B3",
-    "#999999",
-)  # models compared: none is a concept of the lecture
+# of the models compared: none is a concept of the lecture
+MODEL_COLORS = ("#222222", "#56B4E9", "#7570B3", "#999999")
 FIELD_COLORS = {"read": COLORS["x"], "blind": "#F0C9A8"}  # pixels before: read, or out of sight
 LATER = "#F2F2F2"  # pixels still to come
 LEARNING, PLANE = tr("Apprentissage"), tr("Espace latent")  # titles
@@ -255,7 +251,9 @@ def learning_curves(histories, title=LEARNING):
 
 def latent_map(codes, labels, title=PLANE, *, ax=None, half_width=4.0):
     """Codes `(N, 2)`, each its own digit, over the circles that hold 68 % and 95 % of p(z)."""
-    codes, labels = plane_codes(codes), labels.cpu()
+    if codes.dim() != 2 or codes.shape[1] != 2:
+        raise ValueError(f"expected codes (N, 2), to draw a plane; got {tuple(codes.shape)}")
+    codes, labels = codes.detach().cpu(), labels.cpu()
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 5.6))
     for probability in (0.68, 0.95):  # in two dimensions, P(‖z‖ < r) = 1 − exp(−r² / 2)
@@ -277,13 +275,6 @@ def latent_map(codes, labels, title=PLANE, *, ax=None, half_width=4.0):
     ax.set(xlim=(-half_width, half_width), ylim=(-half_width, half_width))
     ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     ax.set_title(title, color=COLORS["z"])
-
-
-def plane_codes(codes):
-    """Codes `(N, 2)`, ready to be drawn."""
-    if codes.dim() != 2 or codes.shape[1] != 2:
-        raise ValueError(f"expected codes (N, 2), to draw a plane; got {tuple(codes.shape)}")
-    return codes.detach().cpu()
 
 
 def shades(color):

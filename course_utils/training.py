@@ -279,7 +279,13 @@ class _Training:
         losses = torch.stack(losses).tolist()
         for number, (loss, lr) in enumerate(zip(losses, rates)):
             if not math.isfinite(loss):
-                raise FloatingPointError(_not_finite(loss, self.history.steps[-1] + number, lr))
+                step = self.history.steps[-1] + number
+                raise FloatingPointError(
+                    f"the loss became {loss} at step {step} (learning rate {lr:.2g}). The model "
+                    "has its best weights back. Usual causes: a learning rate too high (try a "
+                    "tenth), an unbounded log-variance (see course_utils.vae.bound_logvar), a "
+                    "logarithm of zero"
+                )
         return sum(losses) / len(losses)
 
     def save(self, path):
@@ -451,11 +457,3 @@ def _own_random_stream(device, seed):
         finally:
             if mps_state is not None:
                 torch.mps.set_rng_state(mps_state)
-
-
-def _not_finite(loss, step, lr):
-    return (
-        f"the loss became {loss} at step {step} (learning rate {lr:.2g}). "
-        "The model has its best weights back. Usual causes: a learning rate too high (try a "
-        "tenth), an unbounded log-variance (see course_utils.vae.bound_logvar), a logarithm of zero"
-    )
