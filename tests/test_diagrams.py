@@ -3,8 +3,10 @@
 import functools
 import itertools
 import math
+import re
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -30,52 +32,53 @@ SHAPES = {
     diagrams.vq_vae: ("1×28×28", "16×7×7", "7×7 entiers", "16×7×7 ", "1×28×28 "),
 }
 
-# What is joined to what. Of two things of one name, the second is on the right, or above.
+# Each arrow of a diagram, from the name on the left of its sign to the name on the right; the sign
+# is its direction on the page. Of two things of one name, the second is on the right, or above.
 ARROWS = {
     diagrams.vae: r"""
-        dark: $x$ → encodeur $q_\phi(z|x)$ → $\mu$ → $z=\mu+\sigma\varepsilon$
-        dark: encodeur $q_\phi(z|x)$ → $\log\sigma^2$ → $z=\mu+\sigma\varepsilon$
+        dark: $x$ → encodeur $q_\phi(z|x)$ ↗ $\mu$ ↘ $z=\mu+\sigma\varepsilon$
+        dark: encodeur $q_\phi(z|x)$ ↘ $\log\sigma^2$ ↗ $z=\mu+\sigma\varepsilon$
         dark: $z=\mu+\sigma\varepsilon$ → décodeur $p_\theta(x|z)$ → $\hat{x}$
-        prior, dashed: $\varepsilon\sim\mathcal{N}(0,I)$ → $z=\mu+\sigma\varepsilon$
+        prior, dashed: $\varepsilon\sim\mathcal{N}(0,I)$ ↓ $z=\mu+\sigma\varepsilon$
     """,
     diagrams.cvae_training: r"""
-        dark: $x$ → encodeur $q_\phi(z|x,c)$ → $\mu$ → $z=\mu+\sigma\varepsilon$ → $z$
-        dark: encodeur $q_\phi(z|x,c)$ → $\log\sigma^2$ → $z=\mu+\sigma\varepsilon$
+        dark: $x$ ↘ encodeur $q_\phi(z|x,c)$ ↗ $\mu$ ↘ $z=\mu+\sigma\varepsilon$ → $z$
+        dark: encodeur $q_\phi(z|x,c)$ ↘ $\log\sigma^2$ ↗ $z=\mu+\sigma\varepsilon$
         dark: $c$ 2 → décodeur $p_\theta(x|z,c)$ → $\hat{x}$
-        y: $c$ → encodeur $q_\phi(z|x,c)$
-        y: $c$ → $c$ 2
-        prior, dashed: $\varepsilon\sim\mathcal{N}(0,I)$ → $z=\mu+\sigma\varepsilon$
+        y: $c$ ↗ encodeur $q_\phi(z|x,c)$
+        y: $c$ ↗ $c$ 2
+        prior, dashed: $\varepsilon\sim\mathcal{N}(0,I)$ ↓ $z=\mu+\sigma\varepsilon$
     """,
     diagrams.cvae_sampling: r"""
-        y: 1. choisir $c$ → $z$
-        z: 2. $z\sim p(z|c)$ → $z$
+        y: 1. choisir $c$ ↘ $z$
+        z: 2. $z\sim p(z|c)$ ↗ $z$
         dark: $c$ → décodeur $p_\theta(x|z,c)$ → $\hat{x}$
     """,
     diagrams.nade: r"""
         dark: $c$ → $a_1$ → + → $a_2$ → + 2 → $a_3$ → + 3 → $\cdots$
-        dark: $a_1$ → $h_1=\sigma(a_1)$
-        dark: $a_2$ → $h_2=\sigma(a_2)$
-        dark: $a_3$ → $h_3=\sigma(a_3)$
-        x: $h_1=\sigma(a_1)$ → $p(x_1)$
-        x: $h_2=\sigma(a_2)$ → $p(x_2|x_1)$
-        x: $h_3=\sigma(a_3)$ → $p(x_3|x_1,x_2)$
-        x: $x_1$ → +
-        x: $x_2$ → + 2
-        x: $x_3$ → + 3
+        dark: $a_1$ ↑ $h_1=\sigma(a_1)$
+        dark: $a_2$ ↑ $h_2=\sigma(a_2)$
+        dark: $a_3$ ↑ $h_3=\sigma(a_3)$
+        x: $h_1=\sigma(a_1)$ ↑ $p(x_1)$
+        x: $h_2=\sigma(a_2)$ ↑ $p(x_2|x_1)$
+        x: $h_3=\sigma(a_3)$ ↑ $p(x_3|x_1,x_2)$
+        x: $x_1$ ↑ +
+        x: $x_2$ ↑ + 2
+        x: $x_3$ ↑ + 3
     """,
     # the link leaves the vertical stack before its gate
     diagrams.gated_layer: r"""
         dark: $v$ → conv. 2×3 → tanh · σ 2 → $v'$
-        dark: conv. 2×3 → 1×1 → +
+        dark: conv. 2×3 ↘ 1×1 ↓ +
         dark: $h$ → conv. masquée 1×2 → + → tanh · σ → 1×1 2 → + 2 → $h'$
         dark: $h$ → + 2
     """,
     diagrams.vq_vae: r"""
         dark: $x$ → encodeur → $z_e(x)$ → codes $k$ → $z_q(x)$ → décodeur $p_\theta(x|z_q)$
         dark: décodeur $p_\theta(x|z_q)$ → $\hat{x}$
-        truth, dashed: décodeur $p_\theta(x|z_q)$ → $z_e(x)$
-        code, dashed: dictionnaire $e_1, \dots, e_K$ → arg min
-        code, dashed: dictionnaire $e_1, \dots, e_K$ → $e_k$
+        truth, dashed: décodeur $p_\theta(x|z_q)$ ← $z_e(x)$
+        code, dashed: dictionnaire $e_1, \dots, e_K$ ↖ arg min
+        code, dashed: dictionnaire $e_1, \dots, e_K$ ↗ $e_k$
     """,
 }
 
@@ -104,6 +107,10 @@ WORDS = r"""
 
 NAMES = {color: concept for concept, color in COLORS.items()}
 NAMES |= {diagrams.DARK: "dark", "#000000": "black", "#FFFFFF": "white"}
+SIGNS = {
+    (1, 0): "→", (1, 1): "↗", (0, 1): "↑", (-1, 1): "↖",
+    (-1, 0): "←", (-1, -1): "↙", (0, -1): "↓", (1, -1): "↘",
+}  # fmt: skip
 
 
 @functools.cache
@@ -169,7 +176,7 @@ def routes(ax):
 
 
 def arrows(ax):
-    """What is joined to what, `(from, to, style)`."""
+    """What is joined to what, `(from, sign, to, style)`."""
     where, found = frames(ax), []
 
     def nearest(point):
@@ -180,7 +187,9 @@ def arrows(ax):
         if gap(start, where[source]) > 30:  # it leaves another arrow
             (source,) = (nearest(route[0]) for _, route in routes(ax) if is_on(start, route))
         dashed = "" if patch.get_linestyle() == "-" else ", dashed"
-        found.append((source, target, name_of(patch.get_edgecolor()) + dashed))
+        step = np.subtract(centre(where[target]), centre(where[source]))
+        sign = SIGNS[tuple(np.sign(step) * (abs(step) > 4))]
+        found.append((source, sign, target, name_of(patch.get_edgecolor()) + dashed))
     return found
 
 
@@ -200,11 +209,12 @@ def test_what_is_joined_to_what(diagram):
     """And no arrow runs over a word, nor through a box that it does not join."""
     expected = []
     for style, chain in told(ARROWS[diagram]):
-        expected += [(*step, style) for step in itertools.pairwise(chain.split(" → "))]
+        names = re.split(f" ([{''.join(SIGNS.values())}]) ", chain)
+        expected += [(*step, style) for step in zip(names[::2], names[1::2], names[2::2])]
     (ax,) = draw(diagram).axes
     found = arrows(ax)
     assert sorted(found) == sorted(expected)
-    for (_, points), (source, target, _) in zip(routes(ax), found):
+    for (_, points), (source, _, target, _) in zip(routes(ax), found):
         for name, (text, box) in things(ax).items():
             apart = text if box is None or name in (source, target) else box
             crossed = Path(points).intersects_bbox(apart.get_window_extent(), filled=False)
