@@ -113,8 +113,8 @@ class Dataset:
     @property
     def num_classes(self):
         """Number of classes (10 for each data set of the course), or None without labels."""
-        labels = [part.labels for part in (self.train, self.val, self.test)]
-        labels = [of_part for of_part in labels if of_part is not None]
+        parts = (self.train, self.val, self.test)
+        labels = [part.labels for part in parts if part.labels is not None]
         return int(torch.cat(labels).max()) + 1 if labels else None
 
     def __repr__(self):

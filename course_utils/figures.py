@@ -196,7 +196,7 @@ def show_images(
         height = width * page.shape[0] / page.shape[1]
         _, ax = plt.subplots(figsize=(width, min(height, 9.0) + 0.4))
     ax.imshow(page, interpolation="nearest")
-    ax.set_title(title, color=color)
+    ax.set_title(title, color=color, pad=24 if column_labels else None)
     ax.axis("off")
     height, width = images.shape[-2] + GAP, images.shape[-1] + GAP
     for number in range(len(images) if framed else 0):
@@ -208,8 +208,6 @@ def show_images(
     for column, label in enumerate(column_labels):
         above = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
         ax.annotate(label, ((column + 0.5) * width, -0.5), va="bottom", color=color, **above)
-    if column_labels:
-        ax.set_title(title, color=color, pad=24)
 
 
 def compare_images(groups, *, columns=8, levels=None, colors=None):
