@@ -128,9 +128,9 @@ def fit(
 
         training = _Training(model.to(device), data, recipe)
         history = training.run(patience, checkpoint, resume, progress)
-        if progress and history.end != "interrupted":
-            print(_summary(model, history))
         if history.end != "interrupted":
+            if progress:
+                print(_summary(model, history))
             kept.save(history)
         return history
     finally:

@@ -41,6 +41,19 @@ class Noisy(Mean):
         return super().loss(self.dropout(x) + 0.1 * torch.randn_like(x))
 
 
+class Spy(Mean):
+    """The same, which lets one note something of the images of each training step."""
+
+    def __init__(self, note):
+        super().__init__()
+        self.note = note
+
+    def loss(self, x, y=None):
+        if self.training:
+            self.note(x)
+        return super().loss(x.float())
+
+
 class Products(nn.Module):
     """A product and a convolution; notes what each call of the loss computed with."""
 
@@ -158,14 +171,7 @@ def test_every_image_is_seen_once_per_epoch_in_another_order_each_time(data):
     images = torch.arange(12.0).view(12, 1).expand(12, 3)
     data.train = Split(images, torch.arange(12))
     seen = []
-
-    class Spy(Mean):
-        def loss(self, x, y=None):
-            if self.training:
-                seen.extend(x[:, 0].tolist())
-            return super().loss(x)
-
-    run(Spy(), data, steps=6, batch_size=4)
+    run(Spy(lambda x: seen.extend(x[:, 0].tolist())), data, steps=6, batch_size=4)
     assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
     assert seen[:12] != seen[12:]
 
@@ -296,13 +302,10 @@ def test_same_seed_same_weights_other_seed_other_weights(data):
 def test_redrawn_images_change_at_each_visit(redrawn):
     visits = []
 
-    class Spy(Mean):
-        def loss(self, x, y=None):
-            if self.training:
-                visits.append(x.sum(1).sort().values)  # in whatever order the images came
-            return super().loss(x.float())
+    def note(x):
+        visits.append(x.sum(1).sort().values)  # in whatever order the images came
 
-    run(Spy(), redrawn, steps=2, batch_size=200)  # twice all the images
+    run(Spy(note), redrawn, steps=2, batch_size=200)  # twice all the images
     assert not torch.equal(*visits)
 
 
@@ -354,13 +357,7 @@ def test_the_losses_are_read_at_validations_only(data, monkeypatch):
     for name in ("item", "tolist", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, counted(getattr(torch.Tensor, name)))
 
-    class Spy(Mean):
-        def loss(self, x, y=None):
-            if self.training:
-                known.append(len(reads))
-            return super().loss(x)
-
-    run(Spy(), data, steps=20, val_every=10)
+    run(Spy(lambda x: known.append(len(reads))), data, steps=20, val_every=10)
     assert known[:10] == known[:1] * 10 and known[10:] == known[10:11] * 10
     assert known[0] < known[10] < len(reads)
 
