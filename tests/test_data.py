@@ -656,12 +656,9 @@ def test_mnist_from_archives_brought_by_hand(raw, tmp_path, monkeypatch):
         assert torch.equal(one.images, other.images)
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda whole: whole[:-1], lambda whole: bytes(len(whole))], ids=["short", "zeros"]
-)
-def test_damaged_files_and_archives_are_refused(raw, tmp_path, damage):
+def test_damaged_files_and_archives_are_refused(raw, tmp_path):
     for name in IDX_NAMES:
         (raw / name).write_bytes(fake_idx(name))
         (raw / f"{name}.gz").write_bytes(b"damaged")
-    (raw / IDX_NAMES[1]).write_bytes(damage((raw / IDX_NAMES[1]).read_bytes()))
+    (raw / IDX_NAMES[1]).write_bytes(fake_idx(IDX_NAMES[1])[:-1])
     check_refused("mnist", tmp_path, "MNIST could not be downloaded")
