@@ -210,13 +210,12 @@ def show_images(
         ax.annotate(label, ((column + 0.5) * width, -0.5), va="bottom", color=color, **above)
 
 
-def compare_images(groups, *, columns=8, levels=None, colors=None):
+def compare_images(groups, *, columns=8, levels=None):
     """Show several sets of images side by side: `{title: images}`."""
-    colors = colors or [COLORS["x"]] * len(groups)
     figure, axes = plt.subplots(1, len(groups), figsize=(9, 9 / len(groups) + 0.6), squeeze=False)
     figure.get_layout_engine().set(wspace=0.12)
-    for ax, (title, images), color in zip(axes[0], groups.items(), colors):
-        show_images(images, title, columns=columns, levels=levels, ax=ax, color=color)
+    for ax, (title, images) in zip(axes[0], groups.items()):
+        show_images(images, title, columns=columns, levels=levels, ax=ax)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -291,11 +290,11 @@ def density_map(ax, axis, density, color, title=""):
     ax.grid(False)
 
 
-def gaussian_ellipse(ax, mu, variance, *, color=COLORS["truth"], style="-", label=None):
+def gaussian_ellipse(ax, mu, variance, *, style="-", label=None):
     """Curve at two standard deviations of N(mu, diag(variance)), both `(2,)`."""
     width, height = (4 * np.sqrt(np.asarray(variance))).tolist()
-    ellipse = Ellipse(tuple(np.asarray(mu)), width, height, fill=False, color=color, ls=style, lw=2)
-    ax.add_patch(ellipse).set_label(label)
+    line = {"fill": False, "color": COLORS["truth"], "ls": style, "lw": 2}
+    ax.add_patch(Ellipse(tuple(np.asarray(mu)), width, height, **line)).set_label(label)
 
 
 def posterior_panel(ax, axis, density, gaussians, title=""):
