@@ -311,8 +311,8 @@ COLORED = {"name": "mnist", "levels": 2, "color": True}
         (loaded, {"levels": 1}, ValueError, "levels=1: expected an integer from 2 to 256"),
         (loaded, {"levels": 257}, ValueError, "levels=257"),
         (loaded, {"levels": 2.0}, ValueError, "levels=2.0"),
-        (loaded, {"levels": True}, ValueError, "levels=True"),
         (loaded, {"copies": -1}, ValueError, "copies=-1: expected a non-negative integer"),
+        (loaded, {"copies": True}, ValueError, "copies=True"),
         (loaded, {"copies": 3, "size": 8}, ValueError, "only `digits` enlarged .* leave `copies`"),
         (loaded, {"copies": 3, "name": "mnist"}, ValueError, "leave `copies` out"),
         (loaded, {"name": "digits", "levels": 2, "redraw": True}, ValueError, "leave `redraw` out"),
@@ -660,5 +660,6 @@ def test_damaged_files_and_archives_are_refused(raw, tmp_path):
     for name in IDX_NAMES:
         (raw / name).write_bytes(fake_idx(name))
         (raw / f"{name}.gz").write_bytes(b"damaged")
-    (raw / IDX_NAMES[1]).write_bytes(fake_idx(IDX_NAMES[1])[:-1])
+    whole = (raw / IDX_NAMES[2]).read_bytes()  # in order, but for an image that is missing
+    (raw / IDX_NAMES[2]).write_bytes(whole[:4] + (9_999).to_bytes(4, "big") + whole[8:-784])
     check_refused("mnist", tmp_path, "MNIST could not be downloaded")
