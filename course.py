@@ -40,6 +40,7 @@ WORK = ROOT / "work"  # copies of these, for the one who works here
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 REQUIREMENTS = ROOT / "requirements.txt"
+SCRIPTS = {"html": "pages.py", "marks": "marks.py", "translate": "translate.py"}  # in .ci/
 # PyTorch and torchvision without CUDA, the matching pair (https://pytorch.org/get-started)
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
@@ -58,23 +59,23 @@ REACH = (
 def main(arguments):
     if sys.version_info < (3, 10):
         sys.exit(f"The course needs Python 3.10 or newer; this is {sys.version.split()[0]}.")
-    if arguments[:1] in (["-h"], ["--help"], ["help"]):
+    what, *others = arguments or [""]
+    if what in ("-h", "--help", "help"):
         print(__doc__)
         return 0
-    if arguments[:1] == ["reset"]:
-        return reset(arguments[1:])
+    if what in ("reset", "refresh", "weights") and not others:
+        sys.exit(f"Which notebook? For instance: python3 course.py {what} 01")
+    if what == "reset":
+        return reset(others)
     install()
-    if arguments[:1] == ["test"]:
-        return run("-m", "pytest", *arguments[1:])
-    if arguments[:1] in (["html"], ["marks"]):
-        script = {"html": "pages.py", "marks": "marks.py"}[arguments[0]]
-        return run(ROOT / ".ci" / script, *arguments[1:], folder=Path.cwd())
-    if arguments[:1] == ["translate"]:
-        return run(ROOT / ".ci" / "translate.py", *arguments[1:])
-    if arguments[:1] in (["refresh"], ["weights"]):
-        return rerun(*arguments)
-    if arguments[:1] == ["project"]:
-        return project(arguments[1:])
+    if what == "test":
+        return run("-m", "pytest", *others)
+    if what in SCRIPTS:
+        return run(ROOT / ".ci" / SCRIPTS[what], *others, folder=Path.cwd())
+    if what in ("refresh", "weights"):  # what a contributor does after editing a notebook
+        return run(ROOT / ".ci" / "refresh.py", what, *named(others, NOTEBOOKS)[0])
+    if what == "project":
+        return project(others)
     return open_lab(arguments)
 
 
@@ -137,8 +138,6 @@ def digest(path):
 
 def reset(arguments):
     """Copy a notebook as it came; the copy that was there stays beside it, with the date."""
-    if not arguments:
-        sys.exit("Which notebook? For instance: python3 course.py reset 01")
     place = WORK if os.access(ROOT, os.W_OK) else Path.cwd()
     for path in named(arguments, NOTEBOOKS)[0]:
         name = Path(*Path(path).parts[1:])  # in notebooks/, or in work/
@@ -230,16 +229,9 @@ def project(arguments):
     return lab(f"/doc/tree/{paths[0]}?reset", "--custom-css", *options, settings=settings)
 
 
-def rerun(what, *names):
-    """Run notebooks from top to bottom: what a contributor does after editing one."""
-    if not names:
-        sys.exit(f"Which notebook? For instance: python3 course.py {what} 01")
-    return run(ROOT / ".ci" / "refresh.py", what, *named(names, NOTEBOOKS)[0])
-
-
 def install():
     """Make the environment, unless it holds what this version of the course asks for."""
-    asked = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    asked = digest(REQUIREMENTS)
     packages = packages_folder()
     if packages and asked in read(packages / "course.pth"):
         return

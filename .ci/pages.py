@@ -158,7 +158,7 @@ def build_edition(folder, language, notebooks, editions, solutions=False):
             solve(notebook, path.parent, say)
         resources = {
             "metadata": {"name": path.stem, "path": str(path.parent)},
-            "course_links": navigation((before, "← {}"), (after, "{} →"), say(BACK)),
+            "course_links": navigation(before, after, say(BACK)),
         }
         html, _ = Exporter(language_code=language).from_notebook_node(notebook, resources)
         (folder / f"{path.stem}.html").write_text(html, encoding="utf-8")
@@ -189,10 +189,11 @@ def solve(notebook, folder, translate):
 
 def navigation(before, after, contents):
     """Links to the page before, to the table of contents and to the page after."""
-    texts = ["", f'<a href="index.html">{contents}</a>', ""]
-    for place, (path, text) in ((0, before), (2, after)):
-        if path is not None:
-            texts[place] = f'<a href="{path.stem}.html">{text.format(path.stem)}</a>'
+    texts = [
+        f'<a href="{before.stem}.html">← {before.stem}</a>' if before else "",
+        f'<a href="index.html">{contents}</a>',
+        f'<a href="{after.stem}.html">{after.stem} →</a>' if after else "",
+    ]
     return '<nav class="course">' + "".join(f"<span>{text}</span>" for text in texts) + "</nav>"
 
 

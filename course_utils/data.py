@@ -113,8 +113,8 @@ class Dataset:
     @property
     def num_classes(self):
         """Number of classes (10 for each data set of the course), or None without labels."""
-        labels = [part.labels for part in (self.train, self.val, self.test)]
-        labels = [of_part for of_part in labels if of_part is not None]
+        parts = (self.train, self.val, self.test)
+        labels = [part.labels for part in parts if part.labels is not None]
         return int(torch.cat(labels).max()) + 1 if labels else None
 
     def __repr__(self):
@@ -164,9 +164,7 @@ def load(name=None, *, size=28, levels=256, color=False, copies=None, redraw=Fal
     if size not in SIZES:
         raise ValueError(f"size={size!r}: expected one of {SIZES} (pixels)")
     check_levels(levels)
-    if copies is not None and (
-        isinstance(copies, bool) or not isinstance(copies, int) or copies < 0
-    ):
+    if copies is not None and not is_whole(copies, 0):
         raise ValueError(f"copies={copies!r}: expected a non-negative integer")
     if copies and (name != "digits" or size == 8):
         raise ValueError(
@@ -211,6 +209,11 @@ def quantize(grey, levels):
     return (grey * (levels - 1)).round().to(torch.uint8)
 
 
+def is_whole(value, least, most=math.inf):
+    """Whether a value is an integer of [least, most]; True, an integer to Python, is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
 def check_shape(shape):
     """Raise unless `shape` is `(C, H, W)`, positive sizes."""
     if len(shape) != 3 or min(shape) < 1:
@@ -225,14 +228,14 @@ def check_num_classes(num_classes):
 
 def check_levels(levels):
     """Raise unless `levels` is an integer from 2 to 256: a pixel is stored in one byte."""
-    if isinstance(levels, bool) or not isinstance(levels, int) or not 2 <= levels <= 256:
+    if not is_whole(levels, 2, 256):
         raise ValueError(f"levels={levels!r}: expected an integer from 2 to 256")
 
 
 def layer_sizes(hidden):
     """Numbers of units of the hidden layers, as a tuple; one number is one layer."""
     sizes = hidden if isinstance(hidden, tuple | list) else [hidden]
-    if any(isinstance(units, bool) or not isinstance(units, int) or units < 1 for units in sizes):
+    if not all(is_whole(units, 1) for units in sizes):
         raise ValueError(
             f"hidden={hidden!r}: expected the number of units of each hidden layer, such as "
             "(400, 200), or one number"
@@ -255,14 +258,9 @@ def check_images(x, shape, levels):
             "quantise intensities of [0, 1] with course_utils.data.quantize(x, levels)"
         )
     if tuple(x.shape[1:]) != tuple(shape):
-        raise ValueError(
-            f"expected images (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}"
-            + (
-                ": a single image needs a batch dimension, x[None]"
-                if x.shape == tuple(shape)
-                else ""
-            )
-        )
+        one = ": a single image needs a batch dimension, x[None]" if x.shape == tuple(shape) else ""
+        sizes = ", ".join(map(str, shape))
+        raise ValueError(f"expected images (B, {sizes}), got {tuple(x.shape)}{one}")
     # as Python integers: compared inside torch, a uint8 of 255 and 256 would wrap around
     low, high = torch.stack([x.min(), x.max()]).tolist() if x.numel() else (0, 0)
     if low < 0 or high >= levels:
@@ -609,7 +607,7 @@ def load_images(folder, *, size=28, levels=256, color=False, val=0.1, test=0.1, 
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder.resolve()}: expected a folder of pictures")
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if not is_whole(size, 1):
         raise ValueError(f"size={size!r}: expected a positive integer (pixels)")
     check_levels(levels)
 

@@ -31,12 +31,8 @@ COLORS = {
     "truth": "#222222",  # exact values
     "focus": "#E6AB02",  # what one looks at: the pixel to guess, the chosen code; too pale for text
 }
-MODEL_COLORS = (
-    "#222222",
-    "#56B4E9",
-    "#7570B3",
-    "#999999",
-)  # models compared: none is a concept of the lecture
+# of the models compared: none is a concept of the lecture
+MODEL_COLORS = ("#222222", "#56B4E9", "#7570B3", "#999999")
 FIELD_COLORS = {"read": COLORS["x"], "blind": "#F0C9A8"}  # pixels before: read, or out of sight
 LATER = "#F2F2F2"  # pixels still to come
 LEARNING, PLANE = tr("Apprentissage"), tr("Espace latent")  # titles
@@ -200,7 +196,7 @@ def show_images(
         height = width * page.shape[0] / page.shape[1]
         _, ax = plt.subplots(figsize=(width, min(height, 9.0) + 0.4))
     ax.imshow(page, interpolation="nearest")
-    ax.set_title(title, color=color)
+    ax.set_title(title, color=color, pad=24 if column_labels else None)
     ax.axis("off")
     height, width = images.shape[-2] + GAP, images.shape[-1] + GAP
     for number in range(len(images) if framed else 0):
@@ -212,17 +208,14 @@ def show_images(
     for column, label in enumerate(column_labels):
         above = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
         ax.annotate(label, ((column + 0.5) * width, -0.5), va="bottom", color=color, **above)
-    if column_labels:
-        ax.set_title(title, color=color, pad=24)
 
 
-def compare_images(groups, *, columns=8, levels=None, colors=None):
+def compare_images(groups, *, columns=8, levels=None):
     """Show several sets of images side by side: `{title: images}`."""
-    colors = colors or [COLORS["x"]] * len(groups)
     figure, axes = plt.subplots(1, len(groups), figsize=(9, 9 / len(groups) + 0.6), squeeze=False)
     figure.get_layout_engine().set(wspace=0.12)
-    for ax, (title, images), color in zip(axes[0], groups.items(), colors):
-        show_images(images, title, columns=columns, levels=levels, ax=ax, color=color)
+    for ax, (title, images) in zip(axes[0], groups.items()):
+        show_images(images, title, columns=columns, levels=levels, ax=ax)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -255,7 +248,9 @@ def learning_curves(histories, title=LEARNING):
 
 def latent_map(codes, labels, title=PLANE, *, ax=None, half_width=4.0):
     """Codes `(N, 2)`, each its own digit, over the circles that hold 68 % and 95 % of p(z)."""
-    codes, labels = plane_codes(codes), labels.cpu()
+    if codes.dim() != 2 or codes.shape[1] != 2:
+        raise ValueError(f"expected codes (N, 2), to draw a plane; got {tuple(codes.shape)}")
+    codes, labels = codes.detach().cpu(), labels.cpu()
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 5.6))
     for probability in (0.68, 0.95):  # in two dimensions, P(‖z‖ < r) = 1 − exp(−r² / 2)
@@ -279,13 +274,6 @@ def latent_map(codes, labels, title=PLANE, *, ax=None, half_width=4.0):
     ax.set_title(title, color=COLORS["z"])
 
 
-def plane_codes(codes):
-    """Codes `(N, 2)`, ready to be drawn."""
-    if codes.dim() != 2 or codes.shape[1] != 2:
-        raise ValueError(f"expected codes (N, 2), to draw a plane; got {tuple(codes.shape)}")
-    return codes.detach().cpu()
-
-
 def shades(color):
     """The colours between white, for nothing, and that of a concept."""
     return LinearSegmentedColormap.from_list("shades", ["white", color])
@@ -302,11 +290,11 @@ def density_map(ax, axis, density, color, title=""):
     ax.grid(False)
 
 
-def gaussian_ellipse(ax, mu, variance, *, color=COLORS["truth"], style="-", label=None):
+def gaussian_ellipse(ax, mu, variance, *, style="-", label=None):
     """Curve at two standard deviations of N(mu, diag(variance)), both `(2,)`."""
     width, height = (4 * np.sqrt(np.asarray(variance))).tolist()
-    ellipse = Ellipse(tuple(np.asarray(mu)), width, height, fill=False, color=color, ls=style, lw=2)
-    ax.add_patch(ellipse).set_label(label)
+    line = {"fill": False, "color": COLORS["truth"], "ls": style, "lw": 2}
+    ax.add_patch(Ellipse(tuple(np.asarray(mu)), width, height, **line)).set_label(label)
 
 
 def posterior_panel(ax, axis, density, gaussians, title=""):

@@ -77,33 +77,29 @@ def load_pretrained(name, model, recipe, validate):
     if changed:
         here = ", ".join(f"{key} = {recipe[key]}" for key in changed)
         there = ", ".join(f"{key} = {metadata['recipe'].get(key)}" for key in changed)
-        raise UnusableWeights(
-            tr(
-                "Le fichier « {name} » vient d'un autre entraînement ({there} ; ici, {here}).",
-                name=name, there=there, here=here,
-            )
+        reason = tr(
+            "Le fichier « {name} » vient d'un autre entraînement ({there} ; ici, {here}).",
+            name=name, there=there, here=here,
         )  # fmt: skip
+        raise UnusableWeights(reason)
     before = copy_weights(model)
     try:
         restore(model, _decoded(tensors), f"{name}.safetensors")
     except ValueError:
-        raise UnusableWeights(
-            tr(
-                "Le fichier « {name} » est celui d'un modèle d'une autre taille, ou d'autres "
-                "options.",
-                name=name,
-            )
-        ) from None
+        reason = tr(
+            "Le fichier « {name} » est celui d'un modèle d'une autre taille, ou d'autres options.",
+            name=name,
+        )
+        raise UnusableWeights(reason) from None
     found, expected = validate(), metadata["loss"]
     if not abs(found - expected) <= AGREEMENT * abs(expected):
         model.load_state_dict(before)
-        raise UnusableWeights(
-            tr(
-                "Le fichier « {name} » ne retrouve pas son score ({found:.2f} nats/image au lieu "
-                "de {expected:.2f}) : le modèle, ou les données, ne sont plus les mêmes.",
-                name=name, found=found, expected=expected,
-            )
+        reason = tr(
+            "Le fichier « {name} » ne retrouve pas son score ({found:.2f} nats/image au lieu "
+            "de {expected:.2f}) : le modèle, ou les données, ne sont plus les mêmes.",
+            name=name, found=found, expected=expected,
         )  # fmt: skip
+        raise UnusableWeights(reason)
     return metadata["history"]
 
 
@@ -141,13 +137,11 @@ def _read(name):
         for number in range(1, metadata["parts"]):
             tensors |= read_tensors(_path(name, number))[0]
     except FileNotFoundError:
-        raise UnusableWeights(
-            tr("Le fichier « {name} » manque dans data/weights/.", name=name)
-        ) from None
+        reason = tr("Le fichier « {name} » manque dans data/weights/.", name=name)
+        raise UnusableWeights(reason) from None
     except (ValueError, KeyError):
-        raise UnusableWeights(
-            tr("Le fichier « {name} » est abîmé : téléchargez-le de nouveau.", name=name)
-        ) from None
+        reason = tr("Le fichier « {name} » est abîmé : téléchargez-le de nouveau.", name=name)
+        raise UnusableWeights(reason) from None
     return tensors, metadata
 
 

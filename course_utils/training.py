@@ -7,6 +7,7 @@ weights that do best on the validation set, whatever happens afterwards.
 import contextlib
 import math
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -127,9 +128,9 @@ def fit(
 
         training = _Training(model.to(device), data, recipe)
         history = training.run(patience, checkpoint, resume, progress)
-        if progress and history.end != "interrupted":
-            print(_summary(model, history))
         if history.end != "interrupted":
+            if progress:
+                print(_summary(model, history))
             kept.save(history)
         return history
     finally:
@@ -278,7 +279,13 @@ class _Training:
         losses = torch.stack(losses).tolist()
         for number, (loss, lr) in enumerate(zip(losses, rates)):
             if not math.isfinite(loss):
-                raise FloatingPointError(_not_finite(loss, self.history.steps[-1] + number, lr))
+                step = self.history.steps[-1] + number
+                raise FloatingPointError(
+                    f"the loss became {loss} at step {step} (learning rate {lr:.2g}). The model "
+                    "has its best weights back. Usual causes: a learning rate too high (try a "
+                    "tenth), an unbounded log-variance (see course_utils.vae.bound_logvar), a "
+                    "logarithm of zero"
+                )
         return sum(losses) / len(losses)
 
     def save(self, path):
@@ -307,16 +314,14 @@ class _Training:
                 f"{path} was written by another training ({metadata.get('recipe')}, now "
                 f"{asdict(self.recipe)}): give the same arguments, or another checkpoint="
             )
-        parts = {"model": {}, "best": {}, "adam": {}, "random": {}}
-        for name, value in tensors.items():
-            part, _, rest = name.partition("/")
-            parts[part][rest] = value
+        parts = defaultdict(dict)
+        for place, value in tensors.items():
+            part, _, name = place.rpartition("/")
+            parts[part][name] = value
         restore(self.model, parts["model"], path)
-        moments = {}
-        for name, value in parts["adam"].items():
-            index, _, key = name.partition("/")
-            moments.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({"state": moments, "param_groups": metadata["param_groups"]})
+        (group,) = metadata["param_groups"]
+        moments = {index: parts[f"adam/{index}"] for index in group["params"]}
+        self.optimizer.load_state_dict({"state": moments, "param_groups": [group]})
         self.scheduler.load_state_dict(metadata["scheduler"])
         torch.set_rng_state(parts["random"]["cpu"])
         if self.device.type == "cuda" and "cuda" in parts["random"]:
@@ -452,11 +457,3 @@ def _own_random_stream(device, seed):
         finally:
             if mps_state is not None:
                 torch.mps.set_rng_state(mps_state)
-
-
-def _not_finite(loss, step, lr):
-    return (
-        f"the loss became {loss} at step {step} (learning rate {lr:.2g}). "
-        "The model has its best weights back. Usual causes: a learning rate too high (try a "
-        "tenth), an unbounded log-variance (see course_utils.vae.bound_logvar), a logarithm of zero"
-    )

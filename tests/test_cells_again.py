@@ -140,13 +140,6 @@ def announced(sections):
     return f"*Pour commencer ici\u00a0: exécutez d'abord {word} {text}.*"
 
 
-def test_the_line_that_announces_sections():
-    assert announced({3}).endswith("la section 3.*")
-    assert announced({1, 2}).endswith("les sections 1 et 2.*")
-    assert announced({2, 3, 4, 6}).endswith("les sections 2 à 4 et 6.*")
-    assert announced({1, 2, 4, 5}).endswith("les sections 1, 2, 4 et 5.*")
-
-
 @each_notebook
 def test_a_section_says_which_sections_it_needs(path):
     text = "\n\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "markdown")

@@ -300,6 +300,7 @@ def pages_of_three(c):
 
 
 ONES, PAGE = torch.ones(4, 5), torch.zeros(2, 1, 4, 4)
+COLORED = {"name": "mnist", "levels": 2, "color": True}
 
 
 @pytest.mark.parametrize(
@@ -310,20 +311,13 @@ ONES, PAGE = torch.ones(4, 5), torch.zeros(2, 1, 4, 4)
         (loaded, {"levels": 1}, ValueError, "levels=1: expected an integer from 2 to 256"),
         (loaded, {"levels": 257}, ValueError, "levels=257"),
         (loaded, {"levels": 2.0}, ValueError, "levels=2.0"),
-        (loaded, {"levels": True}, ValueError, "levels=True"),
         (loaded, {"copies": -1}, ValueError, "copies=-1: expected a non-negative integer"),
-        (loaded, {"copies": 1.5}, ValueError, "copies=1.5"),
         (loaded, {"copies": True}, ValueError, "copies=True"),
         (loaded, {"copies": 3, "size": 8}, ValueError, "only `digits` enlarged .* leave `copies`"),
         (loaded, {"copies": 3, "name": "mnist"}, ValueError, "leave `copies` out"),
         (loaded, {"name": "digits", "levels": 2, "redraw": True}, ValueError, "leave `redraw` out"),
         (loaded, {"name": "mnist", "levels": 3, "redraw": True}, ValueError, "levels=3.*no image"),
-        (
-            loaded,
-            {"name": "mnist", "levels": 2, "color": True, "redraw": True},
-            ValueError,
-            "=True",
-        ),
+        (loaded, COLORED | {"redraw": True}, ValueError, "color=True.*no image"),
         (in_a_split, ([dots(1)],), TypeError, r"^images: .*got list.*load_images\(folder\)"),
         (in_a_split, (None,), TypeError, "^images: .*got NoneType"),
         (in_a_split, (dots(2), [0, 1]), TypeError, r"^labels: .*got list.*Split\(images, labels\)"),
@@ -482,7 +476,6 @@ THREE = ("x.png", "y.png", "z.png")
         (("x.png", "y.png", "damaged.png"), {}, ValueError, r"damaged\.png could not be read"),
         (("x.png", "y.png", "float.tiff"), {}, ValueError, r"float\.tiff .*no known range"),
         (THREE, {"size": 0}, ValueError, "size=0: expected a positive integer"),
-        (THREE, {"size": True}, ValueError, "size=True"),
         (THREE, {"levels": 257}, ValueError, "levels=257"),
         (THREE, {"val": 0}, ValueError, "val=0, .*positive shares of sum below 1"),
         (THREE, {"test": -0.1}, ValueError, "test=-0.1"),
@@ -663,12 +656,10 @@ def test_mnist_from_archives_brought_by_hand(raw, tmp_path, monkeypatch):
         assert torch.equal(one.images, other.images)
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda whole: whole[:-1], lambda whole: bytes(len(whole))], ids=["short", "zeros"]
-)
-def test_damaged_files_and_archives_are_refused(raw, tmp_path, damage):
+def test_damaged_files_and_archives_are_refused(raw, tmp_path):
     for name in IDX_NAMES:
         (raw / name).write_bytes(fake_idx(name))
         (raw / f"{name}.gz").write_bytes(b"damaged")
-    (raw / IDX_NAMES[1]).write_bytes(damage((raw / IDX_NAMES[1]).read_bytes()))
+    whole = (raw / IDX_NAMES[2]).read_bytes()  # in order, but for an image that is missing
+    (raw / IDX_NAMES[2]).write_bytes(whole[:4] + (9_999).to_bytes(4, "big") + whole[8:-784])
     check_refused("mnist", tmp_path, "MNIST could not be downloaded")
