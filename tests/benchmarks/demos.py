@@ -14,11 +14,10 @@ from pathlib import Path
 
 import nbformat
 
-TESTS = Path(__file__).parents[1]
-sys.path += [str(TESTS), str(TESTS / "browser"), str(TESTS.parent)]
+ROOT = Path(__file__).parents[2]
+sys.path += [str(ROOT), str(ROOT / "tests" / "browser")]
 
 import lab  # noqa: E402
-from notebook_files import NOTEBOOKS, ROOT  # noqa: E402
 
 MOVES = 50
 
@@ -57,7 +56,7 @@ def main(*names):
         folder = Path(place) / "notebooks"
         shutil.copytree(ROOT / "notebooks", folder)
         with lab.jupyterlab(folder, COURSE_PRETRAINED="1") as address, lab.browser() as chrome:
-            for path in NOTEBOOKS:
+            for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
                 if not names or path.stem in names:
                     measure(path.name, folder, chrome, address)
 
