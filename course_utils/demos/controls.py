@@ -27,9 +27,9 @@ def chooser(name, options, width=270, value=None):
     return box
 
 
-def temperature_slider(value):
+def temperature_slider():
     return widgets.FloatSlider(
-        value=value, min=0.0, max=2.0, step=0.1, description=tr("température"),
+        value=1.0, min=0.0, max=2.0, step=0.1, description=tr("température"),
         readout_format=".1f", layout={"width": "270px"}, style={"description_width": "initial"},
     )  # fmt: skip
 

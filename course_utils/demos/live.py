@@ -122,11 +122,10 @@ class LivePicture(widgets.VBox):
         """Play, pause, stop: before its slider, moves it step by step, as a hand would."""
         slider = self.controls[name]
         (line,) = [line for line in lines if slider in line]
-        step = pace * slider.step
         # The button stops before a step that would pass its maximum. This one lets the last step
         # pass the end of the slider, which stays there: none of its values is out of reach.
-        last = slider.max + step - slider.step
-        play = widgets.Play(value=slider.value, min=slider.min, max=last, step=step, interval=80)
+        last = slider.max + pace - 1
+        play = widgets.Play(value=slider.value, min=slider.min, max=last, step=pace, interval=80)
         play.show_repeat = False
         widgets.link((play, "value"), (slider, "value"))  # it goes on from where a hand puts it
         line.insert(line.index(slider), play)

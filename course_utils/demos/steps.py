@@ -43,21 +43,31 @@ def follow(model, label, temperature, seed, *, device="cpu", **known):
     return steps
 
 
-def step_controls(name, start, count, models, temperature, *, num_classes=None, kind=None):
+def kind_of(models):
+    """Shape, levels and number of classes of `{name: model}`, which must have the same."""
+    kinds = {(model.shape, model.levels, model.num_classes) for model in models.values()}
+    if len(kinds) != 1:
+        raise ValueError(
+            "the demo needs models of the same images, got (shape, levels, num_classes) = "
+            + (" and ".join(sorted(map(str, kinds))) or "none")
+        )
+    return kinds.pop()
+
+
+def step_controls(name, start, count, models, *, num_classes=None, kind=None):
     """The controls of such a demo: how many steps, of which model, by which random numbers.
 
     Args:
         name: of a step, on its slider.
         start, count: number of steps at the start, and at most.
         models: `{name: model}`.
-        temperature: at the start.
         num_classes: of the models that have some.
         kind: what the models are called, « modèle » by default.
     """
     controls = {
         "step": slider(name, start, 0, count, width=350),
         "model": chooser(kind or tr("modèle"), list(models)),
-        "temperature": temperature_slider(temperature),
+        "temperature": temperature_slider(),
         "seed": seed_box(),
     }
     return controls if num_classes is None else controls | {"label": class_box(num_classes)}
