@@ -79,7 +79,7 @@ class _Easel:
 
     def __init__(self, models):
         self.models = models
-        self.shape, self.levels, self.num_classes = _kind_of(models)
+        self.shape, self.levels, _ = _kind_of(models)
         self.flips = self.shape[0] == 1 and self.levels == 2  # a click then needs no brush
         self.painted = functools.lru_cache(maxsize=64)(self._painted)
         self.panels, self.right = self._panels()
@@ -103,9 +103,7 @@ class _Easel:
         """The controls, and the lines where they stand."""
         channels, height, width = self.shape
         start, count = height * width // 2 + width // 2, height * width
-        controls = step_controls(
-            tr("pixel"), start, count, self.models, num_classes=self.num_classes
-        )
+        controls = step_controls(tr("pixel"), start, count, self.models)
         rows = [["step"], [name for name in controls if name != "step"], ["edits"]]
         controls["edits"] = edits_box()
         if not self.flips:

@@ -33,7 +33,7 @@ def prior_explorer(model, priors, images):
         LivePicture: a widget; the last line of a cell shows it.
     """
     book = Codebook(model, images)
-    shape, levels, num_classes = kind_of(priors)
+    shape, levels, _ = kind_of(priors)
     if (shape, levels) != (model.code_shape, model.num_codes):
         raise ValueError(
             f"priors of {levels} codes in maps {shape}: the VQVAE has {model.num_codes} in "
@@ -78,9 +78,7 @@ def prior_explorer(model, priors, images):
         write_lines(picture, (right, law.floor + 72), _bill(steps, count, book.num_codes))
         return picture
 
-    controls = step_controls(
-        tr("case"), count // 2 + 1, count, priors, num_classes=num_classes, kind=tr("prior")
-    )
+    controls = step_controls(tr("case"), count // 2 + 1, count, priors, tr("prior"))
     return LivePicture(
         draw,
         controls,

@@ -54,14 +54,13 @@ def kind_of(models):
     return kinds.pop()
 
 
-def step_controls(name, start, count, models, *, num_classes=None, kind=None):
+def step_controls(name, start, count, models, kind=None):
     """The controls of such a demo: how many steps, of which model, by which random numbers.
 
     Args:
         name: of a step, on its slider.
         start, count: number of steps at the start, and at most.
-        models: `{name: model}`.
-        num_classes: of the models that have some.
+        models: `{name: model}`, of the same kind.
         kind: what the models are called, « modèle » by default.
     """
     controls = {
@@ -70,4 +69,5 @@ def step_controls(name, start, count, models, *, num_classes=None, kind=None):
         "temperature": temperature_slider(),
         "seed": seed_box(),
     }
+    _, _, num_classes = kind_of(models)
     return controls if num_classes is None else controls | {"label": class_box(num_classes)}
