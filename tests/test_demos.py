@@ -256,36 +256,28 @@ def test_a_control_still_works_after_a_failed_set():
     assert plain.shown() == (77, 0, 20)
 
 
-OLD_HOVER = {"type": "mousemove"}  # of browsers that do not tell the buttons
+EVENTS = {
+    "press": scene.DOWN, "drag": scene.DRAG, "hover": scene.HOVER,
+    "untold": {"type": "mousemove"},  # of browsers that do not tell the buttons
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("events", "counted"),
     [
-        ([scene.DRAG, scene.HOVER, OLD_HOVER], []),
-        ([{"type": "mousedown"}], [0]),
-        ([scene.DRAG, scene.DRAG, scene.DOWN], [2]),
-        ([scene.DOWN, scene.DRAG, scene.DRAG], [0, 1, 2]),
-        ([scene.DOWN, scene.DRAG, scene.HOVER, scene.DRAG, scene.DRAG], [0, 1]),
-        ([scene.DOWN, OLD_HOVER, scene.DRAG], [0]),
-        ([scene.DOWN, scene.HOVER, scene.DOWN, scene.DRAG], [0, 2, 3]),
-        ([scene.DOWN, scene.DOWN, scene.DRAG], [0, 1, 2]),
-    ],
-    ids=[
-        "no click",
-        "click, old browser",
-        "begun elsewhere",
-        "begun on the picture",
-        "released, then pressed elsewhere",
-        "released, old browser",
-        "two drags",
-        "released outside of the picture",
+        ("hover untold", []),
+        ("drag drag press", [2]),  # begun elsewhere
+        ("press drag drag", [0, 1, 2]),
+        ("press drag hover drag drag", [0, 1]),  # released, then pressed elsewhere
+        ("press untold drag", [0]),
+        ("press hover press drag", [0, 2, 3]),
+        ("press press drag", [0, 1, 2]),  # released outside of the picture
     ],
 )
 def test_a_drag_counts_from_its_click_to_its_release(events, counted):
     plain = Plain(on_pointer=lambda x, y, pressed: {"red": x, "blue": y})
-    for i, event in enumerate(events):
-        scene.point(plain.demo, i, 100 + i, event)
+    for i, event in enumerate(events.split()):
+        scene.point(plain.demo, i, 100 + i, EVENTS[event])
     assert plain.drawn == [(10, 20), *((i, 100 + i) for i in counted)]
 
 
@@ -646,13 +638,11 @@ def decoded(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "classes", "attributes"),
     [
-        ({"y3": 0.2, "y8": 0.6}, {3: 0.25, 8: 0.75}, (0, 0)),
-        ({"y3": 1.0, "y8": 1.0, "slant": 18.0, "thickness": 1.8}, {3: 0.5, 8: 0.5}, (1, -0.5)),
+        ({"y3": 0.2, "y8": 0.6, "slant": 18.0, "thickness": 1.8}, {3: 0.25, 8: 0.75}, (1, -0.5)),
         ({"y3": 0.05, "slant": -6.0, "thickness": 2.8}, {3: 1.0}, (-2, 2)),
-        ({f"y{k}": 1.0 for k in range(10)}, dict.fromkeys(range(10), 0.1), (0, 0)),
-        ({"y3": 0.0}, dict.fromkeys(range(10), 0.1), (0, 0)),
+        ({"y3": 0.0}, dict.fromkeys(range(10), 0.1), (0, 0)),  # no class: all of them
     ],
-    ids=["mixture", "one half each", "alone", "all", "none: all of them"],
+    ids=str,
 )
 def test_the_digit_answers_the_order(orders, decoded, settings, classes, attributes):
     """Weights of sum one, attributes in standard units; what is shown is what is measured."""
@@ -701,7 +691,7 @@ def test_another_z_keeps_the_order(orders, decoded):
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_classes": 3}, {"z_dim": 1}, {"z_dim": 11}, {"prior": "learned"}], ids=str
+    "options", [{"num_classes": 3, "z_dim": 11}, {"prior": "learned"}], ids=str
 )
 def test_orders_to_other_models_in_units_given_as_a_list(options):
     model = small_cvae(**options)
@@ -741,13 +731,11 @@ def rectangle(demo):
     ("rows", "columns"),
     [
         ((0, 14), (6, 12)),
-        ((3, 9), (2, 5)),
-        ((13, 14), (0, 1)),
-        ((5, 5), (2, 8)),
-        ((0, 14), (12, 12)),
-        ((0, 14), (0, 12)),
+        ((13, 14), (0, 1)),  # one pixel
+        ((5, 5), (2, 8)),  # nothing
+        ((0, 14), (0, 12)),  # everything
     ],
-    ids=["right", "a few pixels", "one pixel", "no row", "no column", "everything"],
+    ids=str,
 )
 def test_the_model_sees_what_is_not_hidden_and_leaves_it(painter, completed, rows, columns):
     said = scene.texts(painter, number=3, hidden_rows=rows, hidden_columns=columns)
