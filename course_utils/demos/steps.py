@@ -3,11 +3,11 @@
 import math
 from typing import NamedTuple
 
+import ipywidgets as widgets
 import torch
 
 from ..language import tr
-
-from .controls import chooser, class_box, seed_box, slider, temperature_slider
+from .controls import chooser, number_box, slider
 
 
 class Step(NamedTuple):
@@ -66,8 +66,13 @@ def step_controls(name, start, count, models, kind=None):
     controls = {
         "step": slider(name, start, 0, count, width=350),
         "model": chooser(kind or tr("modèle"), list(models)),
-        "temperature": temperature_slider(),
-        "seed": seed_box(),
-    }
+        "temperature": widgets.FloatSlider(
+            value=1.0, min=0.0, max=2.0, step=0.1, description=tr("température"),
+            readout_format=".1f", layout={"width": "270px"}, style={"description_width": "initial"},
+        ),
+        "seed": number_box(tr("tirage"), 0, 0, 9999),
+    }  # fmt: skip
     _, _, num_classes = kind_of(models)
-    return controls if num_classes is None else controls | {"label": class_box(num_classes)}
+    if num_classes is not None:
+        controls["label"] = number_box(tr("classe"), 0, 0, num_classes - 1)
+    return controls
