@@ -89,13 +89,9 @@ def condition_explorer(model, classifier, *, mean, std):
             value=float(i == 3), min=0, max=1, step=0.05, description=str(i),
             orientation="vertical", readout=False, layout={"width": "30px", "height": "128px"},
         )  # fmt: skip
-    low, high = (mean - 2 * std).tolist(), (mean + 2 * std).tolist()
-    for number, (name, text, step) in enumerate(
-        (("slant", tr("pente (°)"), 0.5), ("thickness", tr("trait (px)"), 0.05))
-    ):
-        controls[name] = _slider(
-            text, round(mean[number].item(), 1), low[number], high[number], step, label=70
-        )
+    attributes = (("slant", tr("pente (°)"), 0.5), ("thickness", tr("trait (px)"), 0.05))
+    for (name, text, step), m, s in zip(attributes, mean.tolist(), std.tolist()):
+        controls[name] = _slider(text, round(m, 1), m - 2 * s, m + 2 * s, step, label=70)
     for i in range(z_dim):
         controls[f"z{i + 1}"] = _slider(
             f"z{i + 1}".translate(SUBSCRIPTS), 0.0, -3.0, 3.0, 0.05, label=24
