@@ -111,27 +111,15 @@ def vqvae(channels=1, num_codes=ATOMS):
     return train(model, blots(channels=channels), steps=60, lr=0.02)
 
 
-class Uniform:
-    """Not a network: the contract of a prior of the codes only."""
-
-    def sample(self, n, y=None, *, generator=None, temperature=1.0, callback=None):
-        assert y is None, "it has no classes"
-        codes = torch.randint(ATOMS, (n, 12), generator=generator, dtype=torch.uint8)
-        for place in range(12):
-            callback(place, codes[:, place], torch.full((n, ATOMS), 1 / ATOMS))
-        return codes.view(n, 1, *MAP)
-
-
 @functools.cache
 def priors():
-    """Priors of the codes, trained a little; the first has classes."""
+    """Priors of the codes, of three classes: the first is trained a little."""
     torch.manual_seed(0)
     codes = vqvae().encode(blots())
-    classes = code_prior(vqvae(), num_classes=3, features=8, layers=2)
-    plain = PixelCNN((1, *MAP), levels=ATOMS, one_hot=True, features=8, layers=2)
-    train(classes, codes, torch.arange(len(codes)) % 3, steps=20)
-    train(plain, codes, steps=20)
-    return {"classes": perturb(classes, 0.1), "sans": plain, "uniforme": Uniform()}
+    options = {"num_classes": 3, "features": 8, "layers": 2}
+    trained, untrained = (code_prior(vqvae(), **options) for _ in range(2))
+    train(trained, codes, torch.arange(len(codes)) % 3, steps=20)
+    return {"entraîné": perturb(trained, 0.1), "non entraîné": perturb(untrained)}
 
 
 def story(growth, moments=5):
@@ -218,7 +206,7 @@ CASES = {
         models=lambda: writers().values(),
     ),
     "masks": Case(
-        lambda: demos.mask_explorer(5, 7),
+        demos.mask_explorer,
         "output layers masks order seed",
         (),
         {(122, 50): {"output": 1}, (238, 62): {"output": 2}, (508, 70): {"output": 5}}
@@ -234,7 +222,9 @@ CASES = {
         | nowhere((700, 100)),
     ),
     "editor": Case(
-        lambda: demos.code_editor(vqvae(), blots(), [f"blot {k}" for k in range(40)]),
+        lambda: demos.code_editor(
+            vqvae(), blots()[:8], [f"blot {k}" for k in range(8)], tiles=blots()
+        ),
         "image cell brush other edits",
         ("Effacer les retouches",),
         {("codes", cell): {"cell": cell + 1} for cell in (0, 1, 4, 11)}
@@ -254,7 +244,7 @@ CASES = {
         lambda: demos.prior_explorer(vqvae(), priors(), blots()),
         "step model temperature seed label",
         ("Autre tirage",),
-        models=lambda: [vqvae(), priors()["classes"], priors()["sans"]],
+        models=lambda: [vqvae(), *priors().values()],
     ),
     "commitment": Case(
         lambda: demos.commitment_explorer({"β = 0": story(3.0), "β = 2": story(1.0)}),

@@ -1,7 +1,6 @@
 """The demos without a browser: how one is made, what all promise; then those of 01, 02 and 03a."""
 
 import base64
-import html
 import itertools
 
 import ipywidgets as widgets
@@ -12,7 +11,6 @@ import scene
 import torch
 from autoregressive_models import build, same_state, seeded, state_of
 from demo_cases import (
-    ATOMS,
     CASES,
     MAP,
     MEAN,
@@ -23,8 +21,6 @@ from demo_cases import (
     completer,
     cvae,
     ink,
-    painters,
-    priors,
     small_cvae,
     story,
     vae,
@@ -35,11 +31,11 @@ from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw
 
 from course_utils import CVAE, NADE, VAE, CompletionVAE, PixelCNN, demos, figures
-from course_utils.demos import LivePicture, draw_offline, font, live, to_pil, to_png
+from course_utils.demos import LivePicture, live, to_pil
+from course_utils.demos.live import to_png
 from course_utils.demos.panels import Chart, Panel
 from course_utils.demos.steps import follow
 from course_utils.evaluation import measure_attributes
-from course_utils.vq import VQVAE, code_prior
 
 pytestmark = pytest.mark.usefixtures("no_screen")
 
@@ -47,34 +43,11 @@ pytestmark = pytest.mark.usefixtures("no_screen")
 # ---- pieces -----------------------------------------------------------------------------------
 
 
-def test_png_shows_the_image():
-    image = Image.fromarray(np.arange(240, dtype=np.uint8).reshape(8, 10, 3))
-    png = to_png(image)
-    assert png.startswith(b"\x89PNG")
-    assert np.array_equal(np.asarray(scene.decode(png)), np.asarray(image))
-
-
 def test_to_pil_enlarges_every_pixel_and_clips():
     page = np.array([[[0.0, 0.5, 1.0], [-1.0, 2.0, 0.2]]])
     image = np.asarray(to_pil(page, zoom=3))
     assert image.shape == (3, 6, 3)
     assert (image[:, :3] == [0, 128, 255]).all() and (image[:, 3:] == [0, 255, 51]).all()
-
-
-def test_draw_offline_has_the_size_asked_for_and_leaves_no_figure_even_after_an_error():
-    image = draw_offline(lambda figure: figure.text(0.5, 0.5, "x"), (320, 240))
-    assert (image.size, image.mode) == ((320, 240), "RGB")
-    assert len(image.getcolors(maxcolors=10_000)) > 1, "the text is there"
-    with pytest.raises(ZeroDivisionError):
-        draw_offline(lambda figure: 1 / 0, (100, 100))
-    assert plt.get_fignums() == []
-
-
-def test_the_font_has_the_size_asked_for_and_is_loaded_once():
-    small, large = font(10), font(30)
-    assert font(10) is small
-    text = "même consigne, µ ← z₁"
-    assert large.getlength(text) == pytest.approx(3 * small.getlength(text), rel=0.05)
 
 
 class Sketch:
@@ -130,24 +103,16 @@ def test_a_chart_rises_in_proportion_and_tells_the_bar_drawn():
     assert said == ["0", "1", "2", "3", "p(2) = 0,250"]
     assert scene.heights(sketch, "law", "#CC0000") == [0.5, 0, 0, 1]
     assert scene.heights(sketch, "law", "#007700") == [0, 0, 0.25, 0]
-    bars, drawn = (
-        scene.in_color(scene.page_of(sketch), "#CC0000"),
-        scene.in_color(scene.page_of(sketch), "#007700"),
-    )
-    assert bars.any(0)[40:100].sum() == pytest.approx(0.72 * 60, abs=1) and not bars[180:].any()
-    assert drawn[181:186].sum(1).tolist() == sorted(drawn[181:186].sum(1)) and drawn[185].any()
     for number, (x, y) in enumerate([(40, 180), (159, 60), (160, 90), (279, 179)]):
         assert chart.bar_at(x, y) == number
     assert {chart.bar_at(x, y) for x, y in [(39, 99), (280, 99), (99, 181), (99, 59)]} == {None}
     assert scene.written(lambda: chart.axis(sketch.image)) == ["0", "0,5", "1"]
-    lines = [(scene.page_of(sketch)[y, [37, 283]] < 255).all() for y in (60, 120, 180, 90)]
-    assert lines == [True, True, True, False]
     assert scene.written(lambda: Chart(2, 0, 90, 60, 60).axis(sketch.image)) == [], (
         "there is no room"
     )
 
 
-@pytest.mark.parametrize("count, every", [(2, 1), (12, 1), (13, 2), (24, 2), (240, 20)])
+@pytest.mark.parametrize("count, every", [(12, 1), (13, 2), (240, 20)])
 def test_labels_that_would_touch_are_left_out(count, every):
     chart, sketch = Chart(count, 30, 180, 240, 120), Sketch()
     law = [1 / count] * count
@@ -291,46 +256,29 @@ def test_a_control_still_works_after_a_failed_set():
     assert plain.shown() == (77, 0, 20)
 
 
-OLD_HOVER = {"type": "mousemove"}  # of browsers that do not tell the buttons
+EVENTS = {
+    "press": scene.DOWN, "drag": scene.DRAG, "hover": scene.HOVER,
+    "untold": {"type": "mousemove"},  # of browsers that do not tell the buttons
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("events", "counted"),
     [
-        ([scene.DRAG, scene.HOVER, OLD_HOVER], []),
-        ([{"type": "mousedown"}], [0]),
-        ([scene.DRAG, scene.DRAG, scene.DOWN], [2]),
-        ([scene.DOWN, scene.DRAG, scene.DRAG], [0, 1, 2]),
-        ([scene.DOWN, scene.DRAG, scene.HOVER, scene.DRAG, scene.DRAG], [0, 1]),
-        ([scene.DOWN, OLD_HOVER, scene.DRAG], [0]),
-        ([scene.DOWN, scene.HOVER, scene.DOWN, scene.DRAG], [0, 2, 3]),
-        ([scene.DOWN, scene.DOWN, scene.DRAG], [0, 1, 2]),
-    ],
-    ids=[
-        "no click",
-        "click, old browser",
-        "begun elsewhere",
-        "begun on the picture",
-        "released, then pressed elsewhere",
-        "released, old browser",
-        "two drags",
-        "released outside of the picture",
+        ("hover untold", []),
+        ("drag drag press", [2]),  # begun elsewhere
+        ("press drag drag", [0, 1, 2]),
+        ("press drag hover drag drag", [0, 1]),  # released, then pressed elsewhere
+        ("press untold drag", [0]),
+        ("press hover press drag", [0, 2, 3]),
+        ("press press drag", [0, 1, 2]),  # released outside of the picture
     ],
 )
 def test_a_drag_counts_from_its_click_to_its_release(events, counted):
     plain = Plain(on_pointer=lambda x, y, pressed: {"red": x, "blue": y})
-    for i, event in enumerate(events):
-        scene.point(plain.demo, i, 100 + i, event)
+    for i, event in enumerate(events.split()):
+        scene.point(plain.demo, i, 100 + i, EVENTS[event])
     assert plain.drawn == [(10, 20), *((i, 100 + i) for i in counted)]
-
-
-def test_a_drag_that_moved_nothing_goes_on():
-    """Begun on the picture, but off its map: what follows is for the demo to judge."""
-    received = []
-    plain = Plain(on_pointer=lambda *args: received.append(args))
-    for event in (scene.DOWN, scene.DRAG, scene.HOVER, scene.DRAG):
-        scene.point(plain.demo, 5, 6, event)
-    assert received == [(5, 6, True), (5, 6, False)] and plain.drawn == [(10, 20)]
 
 
 def test_a_button_asks_its_own_function_at_each_click_and_redraws_once():
@@ -346,9 +294,10 @@ def test_a_button_asks_its_own_function_at_each_click_and_redraws_once():
     assert plain.drawn == [(10, 20), (1, 2), (1, 3), (0, 0)]
 
 
-@pytest.mark.parametrize("play", [None, "red", "blue"])
 @pytest.mark.parametrize(
-    "rows", [None, [["red"], ["blue"]], [["blue", "red"]], [["blue"], ["red"], []]], ids=str
+    ("rows", "play"),
+    [(None, None), ([["blue", "red"]], "red"), ([["blue"], ["red"], []], "red")],
+    ids=str,
 )
 def test_rows_say_which_controls_stand_on_each_line(rows, play):
     """Under the caption, above the picture; the play button before its slider, others last."""
@@ -388,25 +337,13 @@ def test_a_play_button_moves_its_slider_and_goes_on_from_where_a_hand_puts_it():
     assert play.value == slider.value == 20 and plain.drawn[3:] == [(10, 20)]
 
 
-@pytest.mark.parametrize(
-    ("slider", "pace", "expected"),
-    [((0, 255, 1), 1, (0, 255, 1)), ((0, 255, 1), 3, (0, 257, 3)), ((2, 10, 2), 1, (2, 10, 2))],
-)
-def test_the_pace_is_the_number_of_steps_at_each_tick(slider, pace, expected):
-    low, high, step = slider
-    slider = widgets.IntSlider(6, low, high, step)
-    options = {"caption": "", "play": "n", "pace": pace}
-    play = LivePicture(lambda n: Image.new("RGB", (n, 9)), {"n": slider}, **options).play
-    assert (play.min, play.max, play.step, play.value) == (*expected, 6)
-    assert (slider.max, slider.step) == (high, step)
-
-
-@pytest.mark.parametrize("pace", [1, 2, 3, 7])
+@pytest.mark.parametrize("pace", [1, 3])
 @pytest.mark.parametrize("start", [0, 1, 2, 253, 255])
 def test_playing_reaches_the_end_of_the_slider_from_anywhere(pace, start):
     """As the button does in the browser: one step more, unless it would pass its maximum."""
     plain = Plain(play="blue", pace=pace)
     play, slider = plain.demo.play, plain.controls["blue"]
+    assert (play.min, play.step) == (0, pace)
     slider.value = start
     for _ in range(256):
         if play.value + play.step > play.max:
@@ -447,8 +384,7 @@ def stir(demo, case):
             button.click()
 
     texts = [text.replace("\n", " ") for text in scene.written(move)]
-    said = html.unescape(demo.spoken.value)
-    assert all(text in texts for text in said.split("\u00a0; ") if text)
+    assert all(text in texts for text in demo.spoken.value.split("\u00a0; ") if text)
 
 
 def test_a_demo_has_its_controls_each_laid_out_once_and_its_words(case):
@@ -469,7 +405,7 @@ def test_a_demo_has_its_controls_each_laid_out_once_and_its_words(case):
     assert data["text/plain"] == f"[démo] {demo._caption}" and demo._caption.endswith(".")
     assert demo._caption in demo.children[0].value
     assert "application/vnd.jupyter.widget-view+json" in data
-    told = html.unescape(demo.spoken.value) or demo._caption
+    told = demo.spoken.value or demo._caption
     assert told in metadata["image/png"]["alt"], "and what it shows, for who cannot see it"
 
 
@@ -571,17 +507,6 @@ def pixel_cnn(shape=(1, 4, 5), **options):
     return PixelCNN(shape, features=4, layers=1, **options)
 
 
-class Silent:
-    """A prior that tells its first code only."""
-
-    def sample(self, n, y=None, *, generator=None, temperature=1.0, callback=None):
-        callback(0, torch.zeros(1), torch.full((1, ATOMS), 1 / ATOMS))
-
-
-def plane(n):
-    return demos.latent_explorer(VAE((1, 8, 8), z_dim=n), torch.zeros(5, n), [])
-
-
 def orders_to(model):
     return demos.condition_explorer(model, None, mean=MEAN, std=STD)
 
@@ -594,8 +519,8 @@ def sampling(*models):
     return demos.sampling_explorer(dict(enumerate(models)))
 
 
-def painting(*models, **options):
-    return demos.painting_explorer(dict(zip("ab", models)), **options)
+def painting(*models):
+    return demos.painting_explorer(dict(zip("ab", models)))
 
 
 def of_codes(*models):
@@ -604,52 +529,38 @@ def of_codes(*models):
 
 ORDERS = r"the demo needs CVAE\(\(1, S, S\), num_classes=K, condition_shape=\(2,\)\)"
 COMPLETIONS = r"the demo needs a CompletionVAE\(\(1, H, W\)\)"
-GREY = r"of the same grey images \(1, H, W\), without class"
+BINARY = r"models of binary images \(1, H, W\), without classes"
+SAME = r"models of the same images, got \(shape, levels, num_classes\) = "
 FOUR = (1, 4, 4)
 REFUSED = [
-    ("pace=0: expected at least one step", lambda: Plain(play="blue", pace=0)),
-    ("pace=-1: expected at least one step", lambda: Plain(play="blue", pace=-1)),
-    ("play='no': expected the name of a slider laid out in rows", lambda: Plain(play="no")),
-    ("needs 2 latent dimensions, got z_dim=1", lambda: plane(1)),
-    ("needs 2 latent dimensions, got z_dim=3", lambda: plane(3)),
-    (ORDERS, lambda: orders_to(small_cvae(condition_shape=None))),
+    (
+        "needs 2 latent dimensions, got z_dim=3",
+        lambda: demos.latent_explorer(VAE((1, 8, 8), z_dim=3), torch.zeros(5, 3), []),
+    ),
     (ORDERS, lambda: orders_to(small_cvae(num_classes=None))),
     (ORDERS, lambda: orders_to(small_cvae(condition_shape=(3,)))),
     (ORDERS, lambda: orders_to(small_cvae((3, 14, 14)))),
     (ORDERS, lambda: orders_to(small_cvae((1, 14, 12)))),
-    (ORDERS, lambda: orders_to(completer())),
     (ORDERS, lambda: orders_to(vae())),
     (COMPLETIONS, lambda: completions_by(CompletionVAE((3, 14, 12)))),
     (COMPLETIONS, lambda: completions_by(CVAE((1, 14, 12), num_classes=10))),
-    (COMPLETIONS, lambda: completions_by(CVAE((1, 14, 12), condition_shape=(2, 14, 12)))),
-    (COMPLETIONS, lambda: completions_by(vae())),
     ("load the data set with levels=2", lambda: completions_by(completer(), factor=100)),
-    ("at least one model", lambda: sampling()),
-    (GREY, lambda: sampling(build("FVSBN", shape=(3, 2, 2)))),
-    (GREY, lambda: sampling(build("FVSBN", shape=FOUR), build("FVSBN", shape=(1, 4, 3)))),
-    (GREY, lambda: sampling(build("FVSBN", 3, shape=FOUR))),
-    (GREY, lambda: sampling(build("FVSBN", shape=FOUR), build("NADE, lean", 3, shape=FOUR))),
-    ("dims=1, hidden=7: expected 2 to 8 pixels", lambda: demos.mask_explorer(1, 7)),
-    ("dims=9, hidden=7: expected 2 to 8 pixels", lambda: demos.mask_explorer(9, 7)),
-    ("dims=5, hidden=0: .* 1 to 10 units", lambda: demos.mask_explorer(5, 0)),
-    ("dims=5, hidden=11: .* 1 to 10 units", lambda: demos.mask_explorer(5, 11)),
-    ("at least one model", lambda: painting()),
+    (SAME + "none", lambda: sampling()),
+    (SAME, lambda: sampling(build("FVSBN", shape=FOUR), build("FVSBN", shape=(1, 4, 3)))),
+    (BINARY, lambda: sampling(build("FVSBN", shape=(3, 2, 2)))),
+    (BINARY, lambda: sampling(build("FVSBN", 3, shape=FOUR))),
+    (BINARY, lambda: sampling(pixel_cnn(levels=3))),
+    (SAME + "none", lambda: painting()),
     ("'b': expected a PixelModel .*, got NADE", lambda: painting(pixel_cnn(), build("NADE, lean"))),
-    ("models of the same images", lambda: painting(pixel_cnn(), pixel_cnn((1, 5, 4)))),
-    ("models of the same images", lambda: painting(pixel_cnn(), pixel_cnn(levels=3))),
-    ("models of the same images", lambda: painting(pixel_cnn(), pixel_cnn(num_classes=3))),
-    (r"1 or 3 channels, got the shape \(2, 3, 3\)", lambda: painting(pixel_cnn((2, 3, 3)))),
-    ("pace=0: expected at least one step", lambda: painting(pixel_cnn(), pace=0)),
+    (SAME, lambda: painting(pixel_cnn(), pixel_cnn((1, 5, 4)))),
+    (SAME, lambda: painting(pixel_cnn(), pixel_cnn(levels=3))),
+    (SAME, lambda: painting(pixel_cnn(), pixel_cnn(num_classes=3))),
+    ("needs a VQVAE, got VAE", lambda: demos.codebook_browser(vae(), blots())),
+    (r"images \(B, 1, 12, 16\)", lambda: demos.codebook_browser(vqvae(), blots()[0])),
     ("2 titles for 3 images", lambda: demos.code_editor(vqvae(), blots()[:3], ["a", "b"])),
-    ("at least one prior", lambda: of_codes()),
-    ("prior 'a': str has no sample method", lambda: of_codes("b")),
-    (r"prior 'a': shape \(1, 4, 3\), the c", lambda: of_codes(pixel_cnn((1, 4, 3), levels=ATOMS))),
-    ("prior 'a': levels 5, the codes have 7", lambda: of_codes(pixel_cnn((1, *MAP), levels=5))),
-    (
-        r"priors of \[3, 4\] classes: expected as many for all",
-        lambda: of_codes(*(code_prior(vqvae(), num_classes=k, features=8) for k in (3, 4))),
-    ),
-    ("a prior told 1 codes: expected 12", lambda: of_codes(Silent())),
+    (SAME + "none", lambda: of_codes()),
+    (r"priors of 7 codes in maps \(1, 4, 3\)", lambda: of_codes(pixel_cnn((1, 4, 3), levels=7))),
+    (r"of 5 codes .* the VQVAE has 7 in \(1, 3", lambda: of_codes(pixel_cnn((1, *MAP), levels=5))),
     (
         r"stories of \[3, 5\] moments: expected as many moments in each",
         lambda: demos.commitment_explorer({"a": story(1.0), "b": story(1.0, moments=3)}),
@@ -661,23 +572,6 @@ REFUSED = [
 def test_what_a_demo_cannot_show_is_refused_with_what_it_needs(words, call):
     with pytest.raises(ValueError, match=words):
         call()
-
-
-@pytest.mark.parametrize("name", ["code_editor", "codebook_browser", "prior_explorer"])
-def test_the_demos_of_codes_need_a_vqvae_and_its_images(name):
-    explorer, more = getattr(demos, name), [priors()] if name == "prior_explorer" else []
-    for model, images, words in (
-        (vae(), blots(), "the demo needs a VQVAE, got VAE"),
-        (
-            VQVAE((2, 12, 16)),
-            blots(channels=2),
-            r"images of 1 or 3 channels, got \(2, 12, 16\)",
-        ),
-        (vqvae(), blots()[0], r"expected images \(B, 1, 12, 16\)"),
-        (vqvae(), blots()[:0], "at least one image"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            explorer(model, *more, images)
 
 
 # ---- latent_explorer --------------------------------------------------------------------------
@@ -744,13 +638,11 @@ def decoded(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "classes", "attributes"),
     [
-        ({"y3": 0.2, "y8": 0.6}, {3: 0.25, 8: 0.75}, (0, 0)),
-        ({"y3": 1.0, "y8": 1.0, "slant": 18.0, "thickness": 1.8}, {3: 0.5, 8: 0.5}, (1, -0.5)),
+        ({"y3": 0.2, "y8": 0.6, "slant": 18.0, "thickness": 1.8}, {3: 0.25, 8: 0.75}, (1, -0.5)),
         ({"y3": 0.05, "slant": -6.0, "thickness": 2.8}, {3: 1.0}, (-2, 2)),
-        ({f"y{k}": 1.0 for k in range(10)}, dict.fromkeys(range(10), 0.1), (0, 0)),
-        ({"y3": 0.0}, dict.fromkeys(range(10), 0.1), (0, 0)),
+        ({"y3": 0.0}, dict.fromkeys(range(10), 0.1), (0, 0)),  # no class: all of them
     ],
-    ids=["mixture", "one half each", "alone", "all", "none: all of them"],
+    ids=str,
 )
 def test_the_digit_answers_the_order(orders, decoded, settings, classes, attributes):
     """Weights of sum one, attributes in standard units; what is shown is what is measured."""
@@ -799,7 +691,7 @@ def test_another_z_keeps_the_order(orders, decoded):
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_classes": 3}, {"z_dim": 1}, {"z_dim": 11}, {"prior": "learned"}], ids=str
+    "options", [{"num_classes": 3, "z_dim": 11}, {"prior": "learned"}], ids=str
 )
 def test_orders_to_other_models_in_units_given_as_a_list(options):
     model = small_cvae(**options)
@@ -839,13 +731,11 @@ def rectangle(demo):
     ("rows", "columns"),
     [
         ((0, 14), (6, 12)),
-        ((3, 9), (2, 5)),
-        ((13, 14), (0, 1)),
-        ((5, 5), (2, 8)),
-        ((0, 14), (12, 12)),
-        ((0, 14), (0, 12)),
+        ((13, 14), (0, 1)),  # one pixel
+        ((5, 5), (2, 8)),  # nothing
+        ((0, 14), (0, 12)),  # everything
     ],
-    ids=["right", "a few pixels", "one pixel", "no row", "no column", "everything"],
+    ids=str,
 )
 def test_the_model_sees_what_is_not_hidden_and_leaves_it(painter, completed, rows, columns):
     said = scene.texts(painter, number=3, hidden_rows=rows, hidden_columns=columns)
@@ -937,14 +827,6 @@ def test_buttons_of_the_completions(painter):
         assert painter.controls["seed"].value == following
 
 
-@pytest.mark.parametrize("draws", [1, 5, 16])
-def test_the_number_of_completions(completed, draws):
-    painter = demos.completion_explorer(completer(), ink(), classifier(), draws=draws)
-    ((z, _),) = completed.received
-    assert len(z) == draws
-    assert f"le modèle imagine {draws} suite" in painter.children[0].value
-
-
 def test_completions_of_grey_levels():
     torch.manual_seed(0)
     model = CompletionVAE((1, 8, 8), levels=5, likelihood="categorical", hidden=(8,))
@@ -1017,15 +899,6 @@ def test_the_sampler_shows_and_bills_the_models_own_draw(kind, step, temperature
         assert scene.heights(sampler, "law", tint)[level] == pytest.approx(share, abs=0.01)
 
 
-def test_the_temperature_may_start_elsewhere():
-    for demo in (
-        demos.sampling_explorer(writers(), temperature=0.5),
-        demos.painting_explorer(painters("binary"), temperature=0.5),
-        demos.prior_explorer(vqvae(), priors(), blots(), temperature=0.5),
-    ):
-        assert demo.controls["temperature"].value == 0.5
-
-
 # ---- mask_explorer ----------------------------------------------------------------------------
 
 
@@ -1036,7 +909,7 @@ FORBIDDEN, ALLOWED = "#E9A3A0", "#CFE8DC"  # cells of the table of paths
 
 @pytest.fixture
 def network():
-    return demos.mask_explorer(5, 7)
+    return demos.mask_explorer()
 
 
 def table(demo, color):
@@ -1068,16 +941,14 @@ def expected_paths(degrees, rank, masks):
     return kept.long() @ paths
 
 
-@pytest.mark.parametrize(("dims", "hidden"), [(2, 1), (3, 10), (5, 7), (8, 1), (8, 10)])
-def test_the_table_counts_the_paths_and_tells_the_forbidden_ones(dims, hidden):
-    network, orders = demos.mask_explorer(dims, hidden), {order: set() for order in ORDERINGS}
-    assert network.controls["output"].value == min(3, dims)
+def test_the_table_counts_the_paths_and_tells_the_forbidden_ones(network):
+    orders = {order: set() for order in ORDERINGS}
     for layers, masks, order in itertools.product((1, 2, 3), MASKS, ORDERINGS):
         drawn = redrawn(network, layers=layers, masks=masks, order=order, seed=layers)
         degrees, rank, paths, _ = drawn
         orders[order].add(tuple(rank.tolist()))
-        assert degrees.shape == (layers, hidden) and degrees.min() >= 1 and degrees.max() < dims
-        assert sorted(rank.tolist()) == list(range(1, dims + 1))
+        assert degrees.shape == (layers, 7) and degrees.min() >= 1 and degrees.max() < 5
+        assert sorted(rank.tolist()) == [1, 2, 3, 4, 5]
         assert torch.equal(paths, expected_paths(degrees, rank, masks))
         forbidden = ((paths > 0) & (rank[None, :] >= rank[:, None])).numpy()
         seen = (paths > 0).numpy()
@@ -1085,13 +956,12 @@ def test_the_table_counts_the_paths_and_tells_the_forbidden_ones(dims, hidden):
         assert (table(network, ALLOWED) == seen & ~forbidden).all()
         assert (table(network, "white") == ~seen).all()
         if masks == "justes":  # no pixel reaches itself, by any number of detours
-            assert not np.linalg.matrix_power(seen.astype(int), dims).any()
+            assert not np.linalg.matrix_power(seen.astype(int), 5).any()
         if masks == "sans masque":
             assert seen.all()
-        if masks == "diapositive 13" and order == "naturel" and dims == 5:
+        if masks == "diapositive 13" and order == "naturel":
             assert forbidden[0, 0] and not forbidden[-1, -1], "the last one sees nothing"
-    assert orders["naturel"] == {tuple(range(1, dims + 1))}
-    assert dims < 5 or len(orders["au hasard"]) > 1
+    assert orders["naturel"] == {(1, 2, 3, 4, 5)} and len(orders["au hasard"]) > 1
 
 
 @pytest.mark.parametrize("output", [1, 2, 5])

@@ -129,7 +129,6 @@ def test_the_ends_of_the_bill(easel):
 
 def test_the_easel_plays_thirty_pixels_a_second(grey):
     assert grey.play.step * 1000 / grey.play.interval >= 30 and grey.controls["step"].step == 1
-    assert painting_explorer(painters("grey"), pace=5).play.step == 5
 
 
 def brushed(easel, kind, model, seed=0):
@@ -224,19 +223,15 @@ def test_the_button_changes_the_last_pixel(easel, kind):
     assert (easel.picture.value, scene.values(easel)) == (changed, state)
 
 
-def test_only_painted_pixels_are_changed_and_only_by_a_click(binary):
+def test_nothing_is_changed_before_a_pixel_is_painted_nor_by_a_drag(binary):
     binary.set(step=0)
     state = scene.values(binary)
     binary.buttons["change"].click()
-    scene.click(binary, "image", 0)
     assert scene.values(binary) == state
     binary.set(step=12)
-    state = scene.values(binary)
-    scene.click(binary, "image", 12)
+    scene.click(binary, "image", 12)  # not painted yet: the drag begins there
     scene.click(binary, "image", 11, scene.DRAG)
-    assert scene.values(binary) == state
-    scene.click(binary, "image", 11)
-    assert scene.values(binary) != state
+    assert scene.values(binary) == state | {"step": 12}
 
 
 def test_changes_are_erased_and_have_no_effect_before_their_pixel(grey):
@@ -272,7 +267,7 @@ def test_the_brush_is_brought_to_the_nearest_level_and_shown_so(kind, brush, new
 
 @pytest.mark.parametrize(
     ("shape", "levels"),
-    [((1, 28, 28), 2), ((1, 1, 1), 4), ((3, 14, 3), 17), ((1, 3, 20), 3), ((1, 3, 3), 256)],
+    [((1, 28, 28), 2), ((3, 14, 3), 17), ((1, 3, 20), 256)],
 )
 def test_images_of_all_shapes_fit(shape, levels):
     model = PixelCNN(shape, levels=levels, features=6, layers=1)
@@ -339,7 +334,7 @@ def measured(layers, kernel, gated, pixel, kinds=("A", "B"), residual=True):
 
 
 @pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
-@pytest.mark.parametrize(("layers", "kernel"), [(1, 3), (3, 3), (6, 3), (8, 3), (2, 5), (4, 7)])
+@pytest.mark.parametrize(("layers", "kernel"), [(1, 3), (6, 3), (2, 5), (4, 7)])
 @pytest.mark.parametrize("masks", fields.MASKS)
 def test_the_field_is_that_of_a_real_pixelcnn(field, masks, layers, kernel, gated):
     """A pixel before the output is read, in the blind spot or too far; what is not is told."""

@@ -4,10 +4,10 @@ from .autoregressive import mask_explorer, sampling_explorer
 from .codes import code_editor, codebook_browser
 from .commitment import commitment_explorer
 from .conditional import completion_explorer, condition_explorer
-from .drawing import draw_offline, font, to_pil
+from .drawing import to_pil
 from .field import receptive_field_explorer
 from .latent import latent_explorer
-from .live import LivePicture, check_moves, to_png
+from .live import LivePicture, check_moves
 from .painting import painting_explorer
 from .prior import prior_explorer
 
@@ -19,8 +19,6 @@ __all__ = [
     "commitment_explorer",
     "completion_explorer",
     "condition_explorer",
-    "draw_offline",
-    "font",
     "latent_explorer",
     "mask_explorer",
     "painting_explorer",
@@ -28,5 +26,4 @@ __all__ = [
     "receptive_field_explorer",
     "sampling_explorer",
     "to_pil",
-    "to_png",
 ]

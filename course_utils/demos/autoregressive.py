@@ -14,28 +14,24 @@ from .controls import another_seed, chooser, number_box, slider
 from .drawing import CANVAS, DARK, FOCUS, GAP, TOP, nats, tinted, write, write_lines, write_title
 from .live import LivePicture
 from .panels import Chart, Panel
-from .steps import follow, step_controls
+from .steps import follow, kind_of, step_controls
 
 
-def sampling_explorer(models, *, temperature=1.0):
+def sampling_explorer(models):
     """Watch a model draw an image pixel by pixel, with the law of each pixel.
 
     On the left the image so far; in the middle the probabilities p(xᵢ = 1 | x₍<ᵢ₎) met so far; on
     the right the law of the current pixel, the value drawn, and the bill in nats.
 
     Args:
-        models: `{name: autoregressive model}`, of square grey images, without condition.
-        temperature: where the temperature starts.
+        models: `{name: autoregressive model}`, of the same binary images, without condition.
 
     Returns:
         LivePicture: a widget; the last line of a cell shows it.
     """
-    if not models:
-        raise ValueError("the demo needs at least one model")
-    shapes = {model.shape for model in models.values()}
-    shape = next(iter(shapes))
-    if len(shapes) != 1 or shape[0] != 1 or any(m.num_classes for m in models.values()):
-        raise ValueError("the demo needs models of the same grey images (1, H, W), without classes")
+    shape, levels, num_classes = kind_of(models)
+    if (shape[0], levels, num_classes) != (1, 2, None):
+        raise ValueError("the demo needs models of binary images (1, H, W), without classes")
     _, height, width = shape
     dims, zoom, color = height * width, max(1, CANVAS // height), figures.COLORS["x"]
     image = Panel(width, height, zoom, tr("image"), color)
@@ -77,7 +73,7 @@ def sampling_explorer(models, *, temperature=1.0):
 
     return LivePicture(
         draw,
-        step_controls(tr("pixel"), dims // 2 - width // 2, dims, models, temperature),
+        step_controls(tr("pixel"), dims // 2 - width // 2, dims, models),
         caption=tr(
             "Lancez ▶ : l'image se dessine ligne par ligne. Arrêtez-vous sur un pixel hésitant (p "
             "proche de 0,5). Puis gardez le tirage et changez la température, ou le modèle."
@@ -95,48 +91,43 @@ def sampling_explorer(models, *, temperature=1.0):
 
 RIGHT, SLIDE, NONE = MASKS = tr("justes"), tr("diapositive 13"), tr("sans masque")
 NATURAL, RANDOM = ORDERS = tr("naturel"), tr("au hasard")
-RADIUS = 17  # of a unit, in pixels
+PIXELS, HIDDEN = 5, 7  # of the image; units of each hidden layer
+RADIUS = 17  # of a unit, in pixels of the picture
 
 
-def mask_explorer(dims=5, hidden=7):
+def mask_explorer():
     """A small MADE: choose an output, or click on it, and see which paths reach it.
 
     Beside the network, the number of paths from each pixel to each output, M^V·M^W: with right
     masks, strictly under the diagonal in the order of the visit.
 
-    Args:
-        dims: number of pixels.
-        hidden: units of each hidden layer.
-
     Returns:
         LivePicture: a widget; the last line of a cell shows it.
     """
-    if not 2 <= dims <= 8 or not 1 <= hidden <= 10:
-        raise ValueError(f"dims={dims}, hidden={hidden}: expected 2 to 8 pixels, 1 to 10 units")
-    paths = Panel(dims, dims, min(34, 220 // dims), left=680, top=70)
-    outputs = _unit_places(1, dims, hidden)[-1]  # the same whatever the number of layers
+    paths = Panel(PIXELS, PIXELS, 34, left=680, top=70)
+    outputs = _unit_places(1)[-1]  # the same whatever the number of layers
 
     def draw(output, layers, masks, order, seed):
-        weights, degrees, rank = _masked_network(dims, hidden, layers, masks, order, seed)
+        weights, degrees, rank = _masked_network(layers, masks, order, seed)
         active = _reaching(weights, output)
         picture = Image.new("RGB", (1000, 400), "white")
-        _draw_network(picture, _unit_places(layers, dims, hidden), weights, degrees, active)
+        _draw_network(picture, _unit_places(layers), weights, degrees, active)
         for k, (x, _) in enumerate(outputs):
             write(picture, (x, 384), tr("rang {rank}", rank=rank[k].item()), size=14, anchor="mm")
         _draw_paths(picture, paths, weights, rank, output)
-        seen = [k + 1 for k in range(dims) if active[0][k]]
+        seen = [k + 1 for k in range(PIXELS) if active[0][k]]
         write_lines(picture, (620, 300), _verdict(seen, rank.tolist(), output))
         return picture
 
     def on_pointer(x, y, pressed):
         """A click near an output chooses it."""
-        nearest = min(range(dims), key=lambda k: math.dist(outputs[k], (x, y)))
+        nearest = min(range(PIXELS), key=lambda k: math.dist(outputs[k], (x, y)))
         return {"output": nearest + 1} if math.dist(outputs[nearest], (x, y)) < 60 else {}
 
     return LivePicture(
         draw,
         {
-            "output": slider(tr("sortie"), min(3, dims), 1, dims, width=240),
+            "output": slider(tr("sortie"), 3, 1, PIXELS, width=240),
             "layers": slider(tr("couches"), 1, 1, 3, width=220),
             "masks": chooser(tr("masques"), MASKS, width=230),
             "order": chooser(tr("ordre"), ORDERS, width=210),
@@ -152,14 +143,15 @@ def mask_explorer(dims=5, hidden=7):
     )
 
 
-def _masked_network(dims, hidden, layers, masks, order, seed):
+def _masked_network(layers, masks, order, seed):
     """Masks `(outputs, inputs)` of each layer, degrees of the hidden units, ranks of the pixels."""
     generator = torch.Generator().manual_seed(seed)
-    ordering = torch.arange(dims)
+    ordering = torch.arange(PIXELS)
     if order == RANDOM:
-        ordering = torch.randperm(dims, generator=generator)
+        ordering = torch.randperm(PIXELS, generator=generator)
     degrees = [
-        torch.randint(1, dims, (hidden,), generator=generator).sort().values for _ in range(layers)
+        torch.randint(1, PIXELS, (HIDDEN,), generator=generator).sort().values
+        for _ in range(layers)
     ]
     hidden_masks, mask_V, _ = made_masks(ordering, degrees)
     rank = torch.argsort(ordering) + 1
@@ -179,9 +171,9 @@ def _reaching(weights, output):
     return active
 
 
-def _unit_places(layers, dims, hidden):
+def _unit_places(layers):
     """Centre of each unit, from the pixels (bottom) to the outputs (top)."""
-    counts = [dims, *[hidden] * layers, dims]
+    counts = [PIXELS, *[HIDDEN] * layers, PIXELS]
     step = 300 / (len(counts) - 1)
     return [
         [(70 + 520 * (k + 0.5) / n, 350 - step * level) for k in range(n)]

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageOps
-from torch import nn
 
 from .. import figures
 from ..data import check_images
@@ -43,11 +42,7 @@ class Codebook:
     def __init__(self, model, images, tiles=None):
         if not isinstance(model, VQVAE):
             raise ValueError(f"the demo needs a VQVAE, got {type(model).__name__}")
-        if model.shape[0] not in (1, 3):
-            raise ValueError(f"the demo needs images of 1 or 3 channels, got {model.shape}")
         check_images(images, model.shape, model.levels)
-        if not len(images):
-            raise ValueError("the demo needs at least one image")
         self.model = frozen(model)
         self.device = self.model.quantizer.codebook.device
         self.images, self.num_codes = images.cpu(), model.num_codes
@@ -163,5 +158,4 @@ class Codebook:
 
 def frozen(model):
     """A copy of a model as it is now: it may go on learning without its demo."""
-    model = copy.deepcopy(model)
-    return model.eval() if isinstance(model, nn.Module) else model
+    return copy.deepcopy(model).eval()

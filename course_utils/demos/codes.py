@@ -325,10 +325,8 @@ class _Browser:
 
     def on_pointer(self, x, y, pressed):
         """A click, or a drag, on the palette or on the bars."""
-        atom, bar = (
-            self.book.atom_at(self.panels["palette"], x, y),
-            self.panels["uses"].bar_at(x, y),
-        )
+        atom = self.book.atom_at(self.panels["palette"], x, y)
+        bar = self.panels["uses"].bar_at(x, y)
         if bar is not None:
             atom = self.ranking[bar]
         return {} if atom is None else {"atom": atom}

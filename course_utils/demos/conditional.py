@@ -1,5 +1,6 @@
 """Giving orders to a conditional VAE (notebook 02)."""
 
+import math
 from collections import Counter
 
 import ipywidgets as widgets
@@ -17,6 +18,7 @@ from .drawing import CANVAS, GAP, TOP, paper, write, write_title
 from .live import RESET, LivePicture
 from .panels import Chart, Panel
 
+COMPLETIONS = 18  # drawn for a hidden rectangle
 HIDDEN = np.array([0.80, 0.91, 0.87])  # a light green: what is hidden is the question
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
@@ -87,13 +89,9 @@ def condition_explorer(model, classifier, *, mean, std):
             value=float(i == 3), min=0, max=1, step=0.05, description=str(i),
             orientation="vertical", readout=False, layout={"width": "30px", "height": "128px"},
         )  # fmt: skip
-    low, high = (mean - 2 * std).tolist(), (mean + 2 * std).tolist()
-    for number, (name, text, step) in enumerate(
-        (("slant", tr("pente (°)"), 0.5), ("thickness", tr("trait (px)"), 0.05))
-    ):
-        controls[name] = _slider(
-            text, round(mean[number].item(), 1), low[number], high[number], step, label=70
-        )
+    attributes = (("slant", tr("pente (°)"), 0.5), ("thickness", tr("trait (px)"), 0.05))
+    for (name, text, step), m, s in zip(attributes, mean.tolist(), std.tolist()):
+        controls[name] = _slider(text, round(m, 1), m - 2 * s, m + 2 * s, step, label=70)
     for i in range(z_dim):
         controls[f"z{i + 1}"] = _slider(
             f"z{i + 1}".translate(SUBSCRIPTS), 0.0, -3.0, 3.0, 0.05, label=24
@@ -139,14 +137,13 @@ def _draw_classes(picture, chart, asked, read):
         write(picture, (left + 4, floor + 4), str(number))
 
 
-def completion_explorer(model, images, classifier, *, draws=18):
+def completion_explorer(model, images, classifier):
     """Hide a rectangle of an image with the mouse and see what the model imagines there.
 
     Args:
         model: a `CompletionVAE` of one channel.
         images: integer images `(N, 1, H, W)` to choose from.
         classifier: a `DigitClassifier`, which reads the completions.
-        draws: number of completions.
 
     Returns:
         LivePicture: a widget; the last line of a cell shows it.
@@ -158,16 +155,17 @@ def completion_explorer(model, images, classifier, *, draws=18):
     image = Panel(width, height, max(1, CANVAS // height), tr("image de test"), figures.COLORS["x"])
     small, high, wide = max(1, 84 // height), height + figures.GAP, width + figures.GAP
     beside = max(1, (image.bottom - TOP) // (small * high))  # rows of completions, at most
-    columns = -(-draws // beside)
+    columns = math.ceil(COMPLETIONS / beside)
+    rows = math.ceil(COMPLETIONS / columns)
     imagined = Panel(
-        columns * wide, -(-draws // columns) * high, small, tr("complétions"), figures.COLORS["z"],
+        columns * wide, rows * high, small, tr("complétions"), figures.COLORS["z"],
         left=image.right + GAP,
     )  # fmt: skip
 
     @torch.no_grad()
     def complete(y, seed):
-        """Completions of what is visible, `(draws, 1, H, W)`."""
-        mu, logvar = (t.cpu() for t in model.prior(draws, y))
+        """Completions of what is visible, `(COMPLETIONS, 1, H, W)`."""
+        mu, logvar = (t.cpu() for t in model.prior(COMPLETIONS, y))
         z = reparameterize(mu, logvar, torch.Generator().manual_seed(seed))
         return model.decode(z.to(device), y).cpu()
 
@@ -230,7 +228,7 @@ def completion_explorer(model, images, classifier, *, draws=18):
         caption=tr(
             "Cliquez et glissez sur l'image de gauche : le rectangle vert est caché, et le modèle "
             "imagine {count} suites. Les pixels visibles ne changent jamais.",
-            count=draws,
+            count=COMPLETIONS,
         ),
         panels={"image": image, "completions": imagined},
         on_pointer=on_pointer,

@@ -27,21 +27,6 @@ def chooser(name, options, width=270, value=None):
     return box
 
 
-def temperature_slider(value):
-    return widgets.FloatSlider(
-        value=value, min=0.0, max=2.0, step=0.1, description=tr("température"),
-        readout_format=".1f", layout={"width": "270px"}, style={"description_width": "initial"},
-    )  # fmt: skip
-
-
-def seed_box():
-    return number_box(tr("tirage"), 0, 0, 9999)
-
-
-def class_box(num_classes):
-    return number_box(tr("classe"), 0, 0, num_classes - 1)
-
-
 def another_seed():
     """What a button « another image » calls: a new seed each time, the same ones in each demo."""
     draws = torch.Generator().manual_seed(1)

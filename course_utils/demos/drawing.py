@@ -1,11 +1,9 @@
 """What the demos draw with: colours, texts and enlarged images, on PIL pictures."""
 
 import functools
-import io
 from pathlib import Path
 
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
@@ -89,23 +87,3 @@ def paper(image):
 def tinted(shares, color):
     """Shares in [0, 1], `(…, 1 or 3)` -> colours, from white to this one."""
     return 1 - shares * (1 - np.array(to_rgb(color)))
-
-
-def draw_offline(paint, size):
-    """Draw on a matplotlib figure of `size` (width, height) pixels without showing it.
-
-    Args:
-        paint: function of the figure.
-
-    Returns:
-        the PIL image.
-    """
-    with plt.ioff():
-        figure = plt.figure(figsize=(size[0] / 100, size[1] / 100), dpi=100)
-        try:
-            paint(figure)
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=100)
-        finally:
-            plt.close(figure)
-    return Image.open(buffer).convert("RGB")

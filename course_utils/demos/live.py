@@ -6,7 +6,6 @@ inside an Output widget: that flickers, leaks and, without a browser, can hang.
 """
 
 import base64
-import html
 import io
 
 import ipywidgets as widgets
@@ -80,7 +79,7 @@ class LivePicture(widgets.VBox):
         self._start = {name: control.value for name, control in controls.items()}
         first = draw(**self._start)
         self.picture = widgets.Image(value=to_png(first), format="png", layout=_layout(first))
-        self.spoken = widgets.HTML(_texts(first)).add_class("course-spoken")
+        self.spoken = widgets.Label(_texts(first)).add_class("course-spoken")
         self.reset_button = _button(
             tr("Revenir au départ"), lambda: self.set(**self._start), icon="undo"
         )
@@ -121,17 +120,12 @@ class LivePicture(widgets.VBox):
 
     def _add_play_button(self, lines, name, pace):
         """Play, pause, stop: before its slider, moves it step by step, as a hand would."""
-        slider = self.controls.get(name)
-        line = next((line for line in lines if slider in line), None)
-        if line is None:
-            raise ValueError(f"play={name!r}: expected the name of a slider laid out in rows")
-        if pace < 1:
-            raise ValueError(f"pace={pace}: expected at least one step at each tick")
-        step = pace * slider.step
+        slider = self.controls[name]
+        (line,) = [line for line in lines if slider in line]
         # The button stops before a step that would pass its maximum. This one lets the last step
         # pass the end of the slider, which stays there: none of its values is out of reach.
-        last = slider.max + step - slider.step
-        play = widgets.Play(value=slider.value, min=slider.min, max=last, step=step, interval=80)
+        last = slider.max + pace - 1
+        play = widgets.Play(value=slider.value, min=slider.min, max=last, step=pace, interval=80)
         play.show_repeat = False
         widgets.link((play, "value"), (slider, "value"))  # it goes on from where a hand puts it
         line.insert(line.index(slider), play)
@@ -182,14 +176,13 @@ class LivePicture(widgets.VBox):
         data["image/png"] = base64.b64encode(self.picture.value).decode()
         alt = tr("Image fixe d'une démo. {caption}", caption=self._caption)
         if self.spoken.value:
-            texts = html.unescape(self.spoken.value)
-            alt = tr("Image fixe d'une démo. On y lit : {texts}.", texts=texts)
+            alt = tr("Image fixe d'une démo. On y lit : {texts}.", texts=self.spoken.value)
         return data, metadata | {"image/png": {"alt": alt}}
 
 
 def _texts(image):
-    """What is written on a picture, as HTML."""
-    return html.escape(tr(" ; ").join(image.info.get("texts", [])))
+    """What is written on a picture."""
+    return tr(" ; ").join(image.info.get("texts", []))
 
 
 def _layout(image):

@@ -16,7 +16,7 @@ from .controls import another_seed, edits_box, read_edits, slider, write_edits
 from .drawing import CANVAS, DARK, FOCUS, GAP, TOP, nats, write, write_lines, write_title
 from .live import LivePicture
 from .panels import Chart, Panel
-from .steps import follow, step_controls
+from .steps import follow, kind_of, step_controls
 
 SMALL = 190  # pixels: side of the image « sans retouche »
 LAW = 430  # width of the charts of a pixel's law
@@ -39,7 +39,7 @@ PAINT = tr(
 )
 
 
-def painting_explorer(models, *, temperature=1.0, pace=3):
+def painting_explorer(models):
     """Watch a model paint an image pixel by pixel, change a pixel by hand, let the model go on.
 
     On the left the image so far, where a click changes a pixel: the model then repaints what
@@ -48,13 +48,11 @@ def painting_explorer(models, *, temperature=1.0, pace=3):
 
     Args:
         models: `{name: PixelModel}`, of the same images (grey or in colour) and classes.
-        temperature: where the temperature starts.
-        pace: pixels painted at each tick of the play button, every 80 ms.
 
     Returns:
         LivePicture: a widget; the last line of a cell shows it.
     """
-    easel = _Easel(models, temperature)
+    easel = _Easel(models)
     seeds, caption = another_seed(), FLIP if easel.flips else PAINT
     return LivePicture(
         easel.draw,
@@ -72,20 +70,20 @@ def painting_explorer(models, *, temperature=1.0, pace=3):
         },
         rows=easel.rows,
         play="step",
-        pace=pace,
+        pace=3,
     )
 
 
 class _Easel:
     """What the painter shows, and what it answers to the mouse."""
 
-    def __init__(self, models, temperature):
+    def __init__(self, models):
         self.models = models
-        self.shape, self.levels, self.num_classes = _common_kind(models)
+        self.shape, self.levels, _ = _kind_of(models)
         self.flips = self.shape[0] == 1 and self.levels == 2  # a click then needs no brush
         self.painted = functools.lru_cache(maxsize=64)(self._painted)
         self.panels, self.right = self._panels()
-        self.controls, self.rows = self._controls(temperature)
+        self.controls, self.rows = self._controls()
 
     def _panels(self):
         """Two images, then from `right` on a chart for each channel, one under the other."""
@@ -101,13 +99,11 @@ class _Easel:
             panels[f"law {k}"] = Chart(self.levels, right + 36, floor, LAW - 44, round(room) - 42)
         return panels, right
 
-    def _controls(self, temperature):
+    def _controls(self):
         """The controls, and the lines where they stand."""
         channels, height, width = self.shape
         start, count = height * width // 2 + width // 2, height * width
-        controls = step_controls(
-            tr("pixel"), start, count, self.models, temperature, num_classes=self.num_classes
-        )
+        controls = step_controls(tr("pixel"), start, count, self.models)
         rows = [["step"], [name for name in controls if name != "step"], ["edits"]]
         controls["edits"] = edits_box()
         if not self.flips:
@@ -185,26 +181,15 @@ class _Easel:
         return self.change(pixel) if pressed and pixel is not None else {}
 
 
-def _common_kind(models):
-    """Shape, levels and number of classes of models that must have the same."""
-    if not models:
-        raise ValueError("the demo needs at least one model")
+def _kind_of(models):
+    """Shape, levels and number of classes of models that paint row by row."""
     for name, model in models.items():
         if not isinstance(model, PixelModel):
             raise ValueError(
                 f"model {name!r}: expected a PixelModel (PixelCNN, RowLSTM or DiagonalBiLSTM), "
                 f"got {type(model).__name__}"
             )
-    kinds = {(model.shape, model.levels, model.num_classes) for model in models.values()}
-    if len(kinds) > 1:
-        raise ValueError(
-            "the demo needs models of the same images, got (shape, levels, num_classes) = "
-            + " and ".join(sorted(map(str, kinds)))
-        )
-    shape, levels, num_classes = kinds.pop()
-    if shape[0] not in (1, 3):
-        raise ValueError(f"the demo needs images of 1 or 3 channels, got the shape {shape}")
-    return shape, levels, num_classes
+    return kind_of(models)
 
 
 def _paint(model, label, temperature, seed, edits):

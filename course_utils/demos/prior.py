@@ -12,13 +12,13 @@ from .controls import another_seed
 from .drawing import CANVAS, DARK, FOCUS, GAP, TOP, bits, write, write_lines, write_title
 from .live import LivePicture
 from .panels import Chart
-from .steps import follow, step_controls
+from .steps import follow, kind_of, step_controls
 
 LIKELIEST = 10  # atoms whose probability is shown
 LAW = 386  # width of their chart
 
 
-def prior_explorer(model, priors, images, *, temperature=1.0):
+def prior_explorer(model, priors, images):
     """Watch a prior draw a map of codes, one by one, and the decoder draw the image.
 
     On the left the codes so far; in the middle the image that they give, the codes to come being
@@ -26,17 +26,19 @@ def prior_explorer(model, priors, images, *, temperature=1.0):
 
     Args:
         model: a `VQVAE`.
-        priors: `{name: model of its codes}`: autoregressive models, or any object whose
-            `sample(1, y, generator=, temperature=, callback=)` tells each code it draws; `y` is
-            None unless it has `num_classes`.
+        priors: `{name: autoregressive model of its codes}`.
         images: integer images `(N, C, H, W)`, from which the tiles of the atoms are made.
-        temperature: where the temperature starts.
 
     Returns:
         LivePicture: a widget; the last line of a cell shows it.
     """
     book = Codebook(model, images)
-    num_classes = _check_priors(book, priors)
+    shape, levels, _ = kind_of(priors)
+    if (shape, levels) != (model.code_shape, model.num_codes):
+        raise ValueError(
+            f"priors of {levels} codes in maps {shape}: the VQVAE has {model.num_codes} in "
+            f"{model.code_shape}"
+        )
     priors = {name: frozen(prior) for name, prior in priors.items()}
     count = book.height * book.width
     codes = book.map_panel(CANVAS, tr("carte des codes"), figures.COLORS["code"])
@@ -49,7 +51,7 @@ def prior_explorer(model, priors, images, *, temperature=1.0):
 
     @functools.lru_cache(maxsize=64)
     def drawn(prior, temperature, seed, label=None):
-        return _draw_codes(priors[prior], label, temperature, seed, book)
+        return follow(priors[prior], label, temperature, seed, device=book.device)
 
     def draw(step, model, temperature, seed, label=None):
         steps = drawn(model, temperature, seed, label)[:step]
@@ -76,15 +78,7 @@ def prior_explorer(model, priors, images, *, temperature=1.0):
         write_lines(picture, (right, law.floor + 72), _bill(steps, count, book.num_codes))
         return picture
 
-    controls = step_controls(
-        tr("case"),
-        count // 2 + 1,
-        count,
-        priors,
-        temperature,
-        num_classes=num_classes,
-        kind=tr("prior"),
-    )
+    controls = step_controls(tr("case"), count // 2 + 1, count, priors, tr("prior"))
     return LivePicture(
         draw,
         controls,
@@ -98,36 +92,6 @@ def prior_explorer(model, priors, images, *, temperature=1.0):
         rows=[["step"], [name for name in controls if name != "step"]],
         play="step",
     )
-
-
-def _check_priors(book, priors):
-    """The number of classes of the priors that have some, or None."""
-    if not priors:
-        raise ValueError("the demo needs at least one prior")
-    expected = {"shape": tuple(book.model.code_shape), "levels": book.num_codes}
-    for name, prior in priors.items():
-        if not callable(getattr(prior, "sample", None)):
-            raise ValueError(f"prior {name!r}: {type(prior).__name__} has no sample method")
-        for what, value in expected.items():
-            found = getattr(prior, what, value)
-            if found != value:
-                raise ValueError(f"prior {name!r}: {what} {found}, the codes have {value}")
-    classes = {getattr(prior, "num_classes", None) for prior in priors.values()} - {None}
-    if len(classes) > 1:
-        raise ValueError(f"priors of {sorted(classes)} classes: expected as many for all")
-    return classes.pop() if classes else None
-
-
-def _draw_codes(prior, label, temperature, seed, book):
-    """The steps of one map of codes, drawn by a prior; the label is for those that have classes."""
-    label = None if getattr(prior, "num_classes", None) is None else label
-    steps = follow(prior, label, temperature, seed, device=book.device)
-    if len(steps) != book.height * book.width:
-        raise ValueError(
-            f"a prior told {len(steps)} codes: expected {book.height * book.width}, "
-            "each by callback(place, values, probabilities)"
-        )
-    return steps
 
 
 def _draw_law(picture, chart, law, code, book):

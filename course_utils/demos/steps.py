@@ -3,11 +3,11 @@
 import math
 from typing import NamedTuple
 
+import ipywidgets as widgets
 import torch
 
 from ..language import tr
-
-from .controls import chooser, class_box, seed_box, slider, temperature_slider
+from .controls import chooser, number_box, slider
 
 
 class Step(NamedTuple):
@@ -43,21 +43,36 @@ def follow(model, label, temperature, seed, *, device="cpu", **known):
     return steps
 
 
-def step_controls(name, start, count, models, temperature, *, num_classes=None, kind=None):
+def kind_of(models):
+    """Shape, levels and number of classes of `{name: model}`, which must have the same."""
+    kinds = {(model.shape, model.levels, model.num_classes) for model in models.values()}
+    if len(kinds) != 1:
+        raise ValueError(
+            "the demo needs models of the same images, got (shape, levels, num_classes) = "
+            + (" and ".join(sorted(map(str, kinds))) or "none")
+        )
+    return kinds.pop()
+
+
+def step_controls(name, start, count, models, kind=None):
     """The controls of such a demo: how many steps, of which model, by which random numbers.
 
     Args:
         name: of a step, on its slider.
         start, count: number of steps at the start, and at most.
-        models: `{name: model}`.
-        temperature: at the start.
-        num_classes: of the models that have some.
+        models: `{name: model}`, of the same kind.
         kind: what the models are called, « modèle » by default.
     """
     controls = {
         "step": slider(name, start, 0, count, width=350),
         "model": chooser(kind or tr("modèle"), list(models)),
-        "temperature": temperature_slider(temperature),
-        "seed": seed_box(),
-    }
-    return controls if num_classes is None else controls | {"label": class_box(num_classes)}
+        "temperature": widgets.FloatSlider(
+            value=1.0, min=0.0, max=2.0, step=0.1, description=tr("température"),
+            readout_format=".1f", layout={"width": "270px"}, style={"description_width": "initial"},
+        ),
+        "seed": number_box(tr("tirage"), 0, 0, 9999),
+    }  # fmt: skip
+    _, _, num_classes = kind_of(models)
+    if num_classes is not None:
+        controls["label"] = number_box(tr("classe"), 0, 0, num_classes - 1)
+    return controls

@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -20,9 +19,6 @@ import urllib.request
 
 import course
 from PIL import Image
-
-with contextlib.suppress(ImportError):  # see `what_is_missing`
-    from playwright.sync_api import TimeoutError as NoAnswer
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
@@ -42,8 +38,7 @@ CONTROLS = {  # in the order in which a demo's are moved, and the keys to try
 # nothing is saved, nothing pops up
 SETTINGS = {"docmanager-extension/plugin": {"autosave": False}} | course.QUIET
 
-# What the tests ask of the page. `watch` notes when a key is pressed in a cell, when a new picture
-# of that cell is on the screen, and where the picture is in each frame.
+# What the tests ask of the page.
 SCRIPT = """
 window.course = {
   notebook() { return jupyterapp.shell.currentWidget.content },
@@ -93,34 +88,18 @@ window.course = {
     const texts = [...document.querySelectorAll('.jp-OutputArea-output')].map(n => n.innerText)
     return texts.filter(t => /Error (displaying|creating) widget|Javascript Error/.test(t))
   },
-  watch(i) {
-    const page = this, seen = { keys: [], painted: [], frames: [], on: true }
-    page.seen = seen
-    page.onKey = () => seen.keys.push(performance.now())
-    page.onLoad = event => {
-      if (event.target !== page.picture(i)) return
-      requestAnimationFrame(() => { // painted: after the frame that follows
-        const channel = new MessageChannel()
-        channel.port1.onmessage = () => seen.painted.push(performance.now())
-        channel.port2.postMessage(0)
-      })
-    }
-    for (const kind of ['keydown', 'pointerdown']) document.addEventListener(kind, page.onKey, true)
-    document.addEventListener('load', page.onLoad, true)
+  watch(i) {  // where a picture is in each frame, and how high
+    this.places = []
     const frame = () => {
-      if (!seen.on) return
-      const picture = page.picture(i), box = picture.getBoundingClientRect()
-      seen.frames.push([Math.round(box.top), Math.round(box.height)])
-      requestAnimationFrame(frame)
+      const { top, height } = this.picture(i).getBoundingClientRect()
+      this.places.push(`${Math.round(top)} ${Math.round(height)}`)
+      this.watching = requestAnimationFrame(frame)
     }
-    requestAnimationFrame(frame)
+    frame()
   },
   unwatch() {
-    this.seen.on = false
-    for (const kind of ['keydown', 'pointerdown'])
-      document.removeEventListener(kind, this.onKey, true)
-    document.removeEventListener('load', this.onLoad, true)
-    return this.seen
+    cancelAnimationFrame(this.watching)
+    return this.places
   },
 }
 """
@@ -163,7 +142,7 @@ def jupyterlab(folder, **environment):
         )  # fmt: skip
     try:
         _wait_for(f"http://127.0.0.1:{port}/api/status", server, folder / ".log")
-        yield lambda name, view="lab": f"http://127.0.0.1:{port}/{view}/tree/{name}?reset"
+        yield lambda name: f"http://127.0.0.1:{port}/lab/tree/{name}?reset"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -271,10 +250,6 @@ class Notebook:
         node = self.page.evaluate_handle("i => course.cell(i)", cell).as_element()
         return node.query_selector_all(f".jp-OutputArea {selector}")
 
-    def first_control(self, cell):
-        """The first slider of a demo, or its first number."""
-        return (self.controls(cell, SLIDER) or self.controls(cell, NUMBER))[0]
-
     def moves(self, cell):
         """For each control of a demo: its name, and functions that move it with the keyboard."""
         for selector, ways in CONTROLS.items():
@@ -289,52 +264,15 @@ class Notebook:
             self.page.keyboard.press(key)
         self.wait_idle()
 
-    def walk(self, cell, control, count, *, pause=60):
-        """Move a control with the keyboard, until the picture has changed `count` times.
-
-        It goes from one end to the other, and back; two values may draw the same picture.
-
-        Returns:
-            Moves: what was seen meanwhile.
-        """
-        forward, back = _keys(control)
-        control.focus()
-        self.page.evaluate("i => course.watch(i)", cell)
-        for _ in range(2 * count):
-            if self.page.evaluate("course.seen.painted.length") >= count:
-                break
-            if _value(control) == _limit(control, forward in ("ArrowRight", "ArrowUp")):
-                forward, back = back, forward
-            painted = self.page.evaluate("course.seen.painted.length")
-            self.page.keyboard.press(forward)
-            with contextlib.suppress(NoAnswer):
-                self.page.wait_for_function(
-                    f"course.seen.painted.length > {painted}", timeout=1000, polling=10
-                )
-            self.page.wait_for_timeout(pause)
-        return Moves(self.page.evaluate("course.unwatch()"))
-
-    def hold(self, cell, control, times, every):
-        """A key held down: pressed every so many milliseconds, without waiting for the picture."""
-        forward, back = _keys(control)
-        middle = (_limit(control, False) + _limit(control, True)) / 2
-        key = back if _value(control) > middle else forward
-        control.focus()
-        self.page.evaluate("i => course.watch(i)", cell)
-        for _ in range(times):
-            self.page.keyboard.press(key)
-            self.page.wait_for_timeout(every)
-        count = -1
-        while count != (seen := self.page.evaluate("course.seen.painted.length")):
-            count = seen
-            self.page.wait_for_timeout(1000)
-        return Moves(self.page.evaluate("course.unwatch()"))
-
     @contextlib.contextmanager
     def film(self, cell):
-        """What the screen shows of the picture of a demo meanwhile: a list, filled at the end."""
+        """What the screen shows of the picture of a demo meanwhile, and the places where it was.
+
+        Two lists, filled at the end.
+        """
         box = self.page.evaluate("i => course.box(i)", cell)
-        session, frames, images = self.page.context.new_cdp_session(self.page), [], []
+        session, frames = self.page.context.new_cdp_session(self.page), []
+        images, places = [], []
 
         def keep(event):
             frames.append(event["data"])
@@ -342,63 +280,9 @@ class Notebook:
 
         session.on("Page.screencastFrame", keep)
         session.send("Page.startScreencast", {"format": "png"})
-        yield images
+        self.page.evaluate("i => course.watch(i)", cell)
+        yield images, places
         session.send("Page.stopScreencast")
+        places += self.page.evaluate("course.unwatch()")
         for frame in frames:
             images.append(Image.open(io.BytesIO(base64.b64decode(frame))).convert("L").crop(box))
-
-
-def _keys(control):
-    """What moves a slider, or a number, forward and back."""
-    is_number = control.get_attribute("type") == "number"
-    return ("ArrowUp", "ArrowDown") if is_number else ("ArrowRight", "ArrowLeft")
-
-
-def _value(control):
-    """Of a slider, or of a box of numbers."""
-    return float(control.get_attribute("aria-valuenow") or control.input_value())
-
-
-def _limit(control, upper):
-    """Of a slider or of a box of numbers; None for another control."""
-    name = "max" if upper else "min"
-    text = control.get_attribute(f"aria-value{name}") or control.get_attribute(name)
-    return None if text is None else float(text)
-
-
-class Moves:
-    """Keys pressed, pictures painted (milliseconds), and the frames in between."""
-
-    def __init__(self, seen):
-        self.keys, self.painted, self.frames = seen["keys"], seen["painted"], seen["frames"]
-
-    @property
-    def delays(self):
-        """From each key to the picture that answers it."""
-        following = [*self.keys[1:], float("inf")]
-        answers = (
-            next((p - key for p in self.painted if key <= p < end), None)
-            for key, end in zip(self.keys, following)
-        )
-        return [delay for delay in answers if delay is not None]
-
-    @property
-    def median(self):
-        return statistics.median(self.delays)
-
-    @property
-    def p95(self):
-        return statistics.quantiles(self.delays, n=20)[-1]
-
-    @property
-    def lag(self):
-        """From the last key to the last picture."""
-        return self.painted[-1] - self.keys[-1]
-
-    def __str__(self):
-        return f"median {self.median:.0f} ms, p95 {self.p95:.0f} ms"
-
-    @property
-    def steady(self):
-        """In no frame has the picture moved, or changed its height."""
-        return len(set(map(tuple, self.frames))) == 1
