@@ -1,7 +1,7 @@
 """In JupyterLab: a notebook runs, and each control of each demo of the course moves its picture.
 
-The welcome in French, a chapter in English, and the demos of the others on small models: that every
-notebook runs is proved elsewhere, without a browser. How long a demo takes to answer is measured by
+The welcome, in English, and all demos on small models, in French: that every notebook runs is
+proved elsewhere, without a browser. How long a demo takes to answer is measured by
 `tests/benchmarks/demos.py`.
 """
 
@@ -27,8 +27,9 @@ def slow(demo):
         demo.play.interval = 500  # few steps: time to see and to stop them
     return demo
 """
-OTHERS = ("latent", "condition", "completion", "field", "editor", "browser", "prior", "commitment",
-          "painting, binary", "painting, classes", "painting, colour")  # fmt: skip
+NAMES = ("latent", "condition", "completion", "sampling", "masks", "painting, binary",
+         "painting, classes", "painting, colour", "field", "editor", "browser", "prior",
+         "commitment")  # fmt: skip
 
 
 def write(path, sources):
@@ -58,12 +59,16 @@ def opened(tmp_path_factory):
         yield run
 
 
+SMALL = [CASES, *(f"slow(CASES[{name!r}].make())" for name in NAMES)]
+
+
 @pytest.fixture(
-    scope="module", params=["00_accueil.ipynb", "en/03a_autoregressive.ipynb", "others.ipynb"]
+    scope="module",
+    params=[("en/00_welcome.ipynb", None), ("demos.ipynb", SMALL)],
+    ids=["welcome", "demos"],
 )
 def notebook(request, opened):
-    others = [CASES, *(f"slow(CASES[{name!r}].make())" for name in OTHERS)]
-    notebook = opened(request.param, others if request.param == "others.ipynb" else None)
+    notebook = opened(*request.param)
     yield notebook
     notebook.close()
 
