@@ -57,19 +57,14 @@ class MarkovTable(AutoregressiveModel):
         return torch.where(step >= 0, self.ordering[step.clamp(min=0)], self.dims)
 
     def _near(self, neighbours):
-        index = torch.arange(self.dims).view(self.shape)
-        padded = torch.full([s + 2 * max(self.shape) for s in self.shape], self.dims)
-        c, h, w = self.shape
-        margin = max(self.shape)
-        inside = slice(margin, margin + c)
-        padded[inside, margin : margin + h, margin : margin + w] = index
-        parents = []
-        for rows, columns in neighbours:
-            if max(abs(rows), abs(columns)) > margin:
-                raise ValueError(f"neighbour ({rows}, {columns}): outside of every image")
-            top, left = margin + rows, margin + columns
-            parents.append(padded[inside, top : top + h, left : left + w].flatten())
-        parents = torch.stack(parents, 1) if parents else torch.empty(self.dims, 0).long()
+        _, height, width = self.shape
+        pixel = torch.arange(self.dims)
+        row, column = pixel // width % height, pixel % width
+        parents = torch.full((self.dims, len(neighbours)), self.dims)
+        for k, (rows, columns) in enumerate(neighbours):
+            above, left = row + rows, column + columns
+            inside = (0 <= above) & (above < height) & (0 <= left) & (left < width)
+            parents[inside, k] = (pixel + rows * width + columns)[inside]
         position = _visited_at(self.ordering)
         if not (position[parents] < position[:-1, None]).all():
             raise ValueError(
