@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from autoregressive_models import random_images, seeded
 from torch import nn
 from vae_models import (
     CONDITIONAL,
@@ -15,9 +16,7 @@ from vae_models import (
     build,
     conditions,
     new,
-    random_images,
     random_masks,
-    seeded,
 )
 
 from course_utils import CVAE, CompletionVAE, fit, load

@@ -8,8 +8,9 @@ import math
 
 import pytest
 import torch
+from autoregressive_models import random_images, seeded
 from torch import distributions
-from vae_models import KINDS, LAWS, build, conditions, perturb, random_images, seeded
+from vae_models import KINDS, LAWS, build, conditions, perturb
 
 from course_utils import CVAE, VAE
 from course_utils.evaluation import enumerate_images
@@ -321,26 +322,6 @@ def test_start_from_is_the_model_of_independent_pixels(likelihood, levels):
 def test_wrong_construction(kind, options, message):
     with pytest.raises(ValueError, match=message):
         build(kind, **options)
-
-
-@pytest.mark.parametrize(
-    "method", ["elbo", "elbo_terms", "log_prob", "loss", "encode", "start_from"]
-)
-@pytest.mark.parametrize(
-    ("x", "error", "message"),
-    [
-        (torch.zeros(5, 2, 3, 4), TypeError, r"quantize\(x, levels\)"),
-        (torch.zeros(5, 2, 4, 3, dtype=torch.uint8), ValueError, r"\(B, 2, 3, 4\)"),
-        (torch.zeros(2, 3, 4, dtype=torch.uint8), ValueError, r"x\[None\]"),
-        (torch.full((5, 2, 3, 4), 2), ValueError, "levels=2"),
-    ],
-    ids=["float", "shape", "no batch", "range"],
-)
-def test_images_are_checked(kind, method, x, error, message):
-    model = build(kind)
-    y = () if method == "start_from" else (conditions(kind, model),)
-    with pytest.raises(error, match=message):
-        getattr(model, method)(x, *y)
 
 
 def test_log_prob_needs_a_sample():
