@@ -26,7 +26,7 @@ def bernoulli(x, logits):
         ValueError: a pixel is neither 0 nor 1 (on greys, the BCE is a cost but no likelihood:
             it does not integrate to one), or the shapes differ.
     """
-    _same_shape(x, logits=logits)
+    _same_shape(x, "logits", logits)
     if not ((x == 0) | (x == 1)).all():
         raise ValueError(
             "bernoulli: expected pixels 0 or 1, got other values: on grey levels the BCE is not a "
@@ -46,7 +46,7 @@ def gaussian(x, mu, logvar):
     Returns:
         log p(x | mu, logvar) in nats (of a density: it can be positive), shape of `x`.
     """
-    _same_shape(x, mu=mu)
+    _same_shape(x, "mu", mu)
     logvar = torch.as_tensor(logvar, dtype=mu.dtype, device=mu.device)
     return -0.5 * (math.log(2 * math.pi) + logvar + (x - mu) ** 2 * torch.exp(-logvar))
 
@@ -61,7 +61,7 @@ def laplace(x, mu, log_scale):
     Returns:
         log p(x | mu, log_scale) in nats (of a density: it can be positive), shape of `x`.
     """
-    _same_shape(x, mu=mu)
+    _same_shape(x, "mu", mu)
     log_scale = torch.as_tensor(log_scale, dtype=mu.dtype, device=mu.device)
     return -math.log(2) - log_scale - (x - mu).abs() * torch.exp(-log_scale)
 
@@ -80,7 +80,7 @@ def categorical(x, logits):
         ValueError: a pixel is outside of the levels, or the shapes do not fit.
     """
     levels = logits.shape[1]
-    _same_shape(x, logits=logits[:, 0])
+    _same_shape(x, "logits", logits[:, 0])
     _integers(x, levels)
     return -F.cross_entropy(logits, x.long(), reduction="none")
 
@@ -100,8 +100,8 @@ def discretized_gaussian(x, mu, log_sigma, levels):
     Returns:
         log p(x | mu, log_sigma) in nats, shape of `x`.
     """
-    _same_shape(x, mu=mu)
-    _same_shape(x, log_sigma=log_sigma)
+    _same_shape(x, "mu", mu)
+    _same_shape(x, "log_sigma", log_sigma)
     _integers(x, levels)
     bin_ = 1 / (levels - 1)
     sigma = torch.exp(log_sigma.clamp(max=LARGEST_LOG_SCALE))
@@ -147,7 +147,7 @@ def discretized_logistic_mixture(x, logit_weights, mu, log_scale, levels):
         log p(x | parameters) in nats, shape of `x`.
     """
     for name, parameter in (("logit_weights", logit_weights), ("mu", mu), ("log_scale", log_scale)):
-        _same_shape(x, **{name: parameter[:, 0]})
+        _same_shape(x, name, parameter[:, 0])
     _integers(x, levels)
     x = x.unsqueeze(1).to(mu.dtype)  # (B, 1, …)
     half_bin = 1 / (levels - 1)
@@ -190,8 +190,7 @@ def bits_per_dim(nats, dims):
 # ---------------------------------------------------------------------------------------------
 
 
-def _same_shape(x, **parameter):
-    ((name, value),) = parameter.items()
+def _same_shape(x, name, value):
     if x.shape != value.shape:
         raise ValueError(
             f"x has the shape {tuple(x.shape)} but {name} describes {tuple(value.shape)}: "
