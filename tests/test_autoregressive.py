@@ -300,16 +300,6 @@ def test_a_few_steps_of_training_learn_something(kind, num_classes):
 
 
 @pytest.mark.parametrize(("kind", "num_classes"), ALL_CASES)
-def test_evaluating_changes_no_state(kind, num_classes):
-    model = build(kind, num_classes)
-    x, y = random_images(model), labels(model, 10)
-    before, images = state_of(model), x.clone()
-    model.logits(x, y), model.pixel_log_prob(x, y), model.log_prob(x, y), model.loss(x, y)
-    assert same_state(state_of(model), before) and torch.equal(x, images)
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-@pytest.mark.parametrize(("kind", "num_classes"), ALL_CASES)
 def test_weights_carry_their_ordering_with_them(kind, num_classes, tmp_path):
     """Saved, then loaded by a copy of another model, which is left as it was. No mask is saved."""
     model, source = build(kind, num_classes), build(kind, num_classes, state="new", seed=9)

@@ -9,7 +9,7 @@ import autoregressive_models
 import pytest
 import torch
 import vae_models
-from autoregressive_models import CLASSES, random_images
+from autoregressive_models import CLASSES, random_images, same_state, seeded, state_of
 from vae_models import vqvae
 
 from course_utils import (
@@ -133,13 +133,43 @@ def test_one_image_is_a_batch(case):
         torch.testing.assert_close(alone, among[:1], rtol=1e-5, atol=1e-4)
 
 
+def evaluations(model, y):
+    """The methods that judge images, each as a function of the images alone."""
+    names = ("logits", "pixel_log_prob", "log_prob", "loss", "elbo", "elbo_terms")
+    return [partial(getattr(model, name), y=y) for name in names if hasattr(model, name)]
+
+
+def test_evaluating_and_sampling_change_nothing(case):
+    model, x, y = case
+    before, images = state_of(model), x.clone()
+    for method in evaluations(model, y):
+        method(x)
+    model.sample(N, y)
+    assert same_state(state_of(model), before) and torch.equal(x, images)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_same_generator_same_result_and_the_global_stream_is_left_alone(case):
+    model, x, y = case
+    calls = [lambda generator: model.sample(N, y, generator=generator)]
+    if isinstance(model, VAE):
+        calls.append(lambda generator: model.elbo(x, y, generator=generator))
+        calls.append(lambda generator: model.log_prob(x, y, num_samples=2, generator=generator))
+    state = torch.get_rng_state()
+    for call in calls:
+        first, again, other = (call(seeded(seed)) for seed in (3, 3, 4))
+        assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(3)
+    assert torch.equal(model.sample(N, y), calls[0](seeded(3)))
+
+
 def test_every_method_checks_its_images(case):
     """What is no batch of images has its own tests: those of `check_images`."""
     model, x, y = case
-    with_y = ("logits", "pixel_log_prob", "log_prob", "loss", "elbo", "elbo_terms")
-    without = ("start_from", "count", "embed_images")
-    methods = [partial(getattr(model, name), y=y) for name in with_y if hasattr(model, name)]
-    methods += [getattr(model, name) for name in without if hasattr(model, name)]
+    others = ("start_from", "count", "embed_images")
+    methods = evaluations(model, y)
+    methods += [getattr(model, name) for name in others if hasattr(model, name)]
     wrong = [(x.float(), TypeError), (x[..., 1:], ValueError), (x.int() + 255, ValueError)]
     for method in methods:
         for images, error in wrong:

@@ -95,30 +95,6 @@ def test_results_are_those_of_the_contract(case):
     assert torch.isfinite(model.elbo(sample, y)).all()
 
 
-def test_same_generator_same_result_and_the_global_stream_is_left_alone(case):
-    model, x, y = case
-    calls = [
-        lambda g: model.elbo(x, y, generator=g),
-        lambda g: model.log_prob(x, y, num_samples=2, generator=g),
-        lambda g: model.sample(10, y, generator=g),
-    ]
-    state = torch.get_rng_state()
-    for call in calls:
-        assert torch.equal(call(seeded(3)), call(seeded(3)))
-        assert not torch.equal(call(seeded(3)), call(seeded(4)))
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_evaluating_changes_no_state(case):
-    model, x, y = case
-    before = copy.deepcopy(model.state_dict())
-    model.elbo(x, y), model.log_prob(x, y, num_samples=2), model.sample(10, y), model.loss(x, y)
-    after = model.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert model.training and all(parameter.grad is None for parameter in model.parameters())
-
-
 def test_loss_gives_a_finite_gradient_to_every_parameter(case):
     model, x, y = case
     model.loss(x, y).backward()
