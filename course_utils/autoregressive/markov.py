@@ -73,15 +73,13 @@ class MarkovTable(AutoregressiveModel):
             )
         return parents
 
-    def count(self, images, *, pseudo_count=0.5):
+    def count(self, images):
         """Fill the tables with the frequencies of `images` `(N, C, H, W)`; return the model.
 
-        `pseudo_count` is added to both values of every line, so that no probability is 0 or 1.
+        Half an image is added to both values of every line: no probability is 0 or 1.
         """
         check_images(images, self.shape, self.levels)
-        if not pseudo_count > 0:
-            raise ValueError(f"pseudo_count={pseudo_count}: expected a positive number")
-        counts = torch.full((2, *self.table.shape), float(pseudo_count), device=self.table.device)
+        counts = torch.full((2, *self.table.shape), 0.5, device=self.table.device)
         for x in images.flatten(1).split(1000):  # in parts: memory does not grow with the images
             line = self._line(x.float())
             for value in (0, 1):

@@ -99,8 +99,8 @@ def load_classifier(path=CLASSIFIER_PATH):
     return model.eval()
 
 
-def legible_share(images, *, classifier, threshold=0.95):
-    """Share of images that the classifier reads with a confidence above `threshold`.
+def legible_share(images, *, classifier):
+    """Share of images that the classifier reads with a confidence above 95 %.
 
     A crude score of sample quality: it says that a sample looks like *some* digit, not that all
     digits are produced; look at the distribution of the classes as well.
@@ -112,7 +112,7 @@ def legible_share(images, *, classifier, threshold=0.95):
         a number in [0, 1].
     """
     _, confidence = classifier.read(images)
-    return (confidence > threshold).float().mean().item()
+    return (confidence > 0.95).float().mean().item()
 
 
 def label_fidelity(images, labels, *, classifier):

@@ -27,13 +27,13 @@ def enumerate_images(shape, levels=2):
 
 
 @torch.no_grad()
-def total_probability(log_prob, shape, levels=2, *, batch_size=4096):
+def total_probability(log_prob, shape, levels=2):
     """Σ_x p(x) over all images of a tiny format: 1 for any normalised model.
 
     Args:
         log_prob: function `(B, C, H, W)` -> `(B,)` in nats, for instance `model.log_prob`.
     """
-    batches = enumerate_images(shape, levels).split(batch_size)
+    batches = enumerate_images(shape, levels).split(4096)
     return sum(log_prob(x).double().exp().sum().item() for x in batches)
 
 
@@ -126,7 +126,7 @@ def grid_posterior(model, x):
     return axis.cpu(), density, log_evidence.item()
 
 
-def best_diagonal_gaussian(axis, density, *, start=None, steps=300):
+def best_diagonal_gaussian(axis, density, *, start=None):
     """The diagonal Gaussian nearest to a posterior known on a grid, in KL(q ‖ posterior).
 
     What separates it from the posterior is the limit of the Gaussian family; what separates the
@@ -153,7 +153,7 @@ def best_diagonal_gaussian(axis, density, *, start=None, steps=300):
         mu, logvar = torch.tensor(start).to(mu), torch.full_like(logvar, math.log(0.25))
     mu, logvar = mu.requires_grad_(), logvar.requires_grad_()
     optimizer = torch.optim.Adam([mu, logvar], lr=0.02)
-    for _ in range(steps):
+    for _ in range(300):
         log_q = gaussian(z, mu.expand_as(z), logvar).sum(-1)
         q = log_q.flatten().softmax(0).view_as(log_q)  # its probabilities on the grid
         gap = (q * (log_q - log_posterior)).sum()
