@@ -252,7 +252,7 @@ def test_samples_follow_their_prior():
         (lambda: VectorQuantizer(4, 3, decay=1.0), "decay=1.0: expected"),
         (lambda: VectorQuantizer(4, 3, restart_every=-1), "restart_every=-1: expected a number"),
         (lambda: VectorQuantizer(4, 3)(randn(1, 2, 3, 3)), r"expected vectors \(B, 3, h, w\)"),
-        (lambda: VQVAE((1, 14, 14)), "multiple of 4"),
+        (lambda: VQVAE((1, 8, 14)), "multiple of 4"),
         (lambda: VQVAE((1, 8, 8), num_codes=257), "num_codes=257: expected at most 256"),
         (lambda: VQVAE((1, 8, 8), beta=-1), "beta=-1: the weight of the commitment"),
         (lambda: vqvae().decode_codes(torch.full((1, 1, 1, 2), 3)), "expected pixels in"),
