@@ -37,7 +37,7 @@ class Encoder:
         """The shortest binary fraction inside of the interval, as a string of 0s and 1s."""
         length = max(0, self.scale - self.width.bit_length())
         while True:
-            step = 1 << max(0, self.scale - length)
+            step = 1 << (self.scale - length)
             fraction = -(-self.low // step)  # the first multiple of step from low on
             if fraction * step < self.low + self.width:
                 return format(fraction, f"0{length}b") if length else ""

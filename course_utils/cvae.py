@@ -19,6 +19,7 @@ from .data import (
     check_images,
     check_mask,
     check_num_classes,
+    check_shape,
     class_weights,
     layer_sizes,
     one_per_image,
@@ -191,6 +192,7 @@ class CompletionVAE(CVAE):
     """
 
     def __init__(self, shape, *, prior="learned", z_dim=16, **options):
+        check_shape(shape)
         condition_shape = (shape[0] + 1, *shape[1:])
         super().__init__(
             shape, condition_shape=condition_shape, prior=prior, z_dim=z_dim, **options

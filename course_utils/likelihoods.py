@@ -9,6 +9,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+LARGEST_LOG_SCALE = 80.0  # of a law integrated over bins: e^90 and its inverse leave float32
+
 
 def bernoulli(x, logits):
     """Binary pixels: p(x=1) = sigmoid(logits). Its negative is the binary cross-entropy (BCE).
@@ -24,7 +26,7 @@ def bernoulli(x, logits):
         ValueError: a pixel is neither 0 nor 1 (on greys, the BCE is a cost but no likelihood:
             it does not integrate to one), or the shapes differ.
     """
-    _same_shape(x, logits=logits)
+    _same_shape(x, "logits", logits)
     if not ((x == 0) | (x == 1)).all():
         raise ValueError(
             "bernoulli: expected pixels 0 or 1, got other values: on grey levels the BCE is not a "
@@ -44,7 +46,7 @@ def gaussian(x, mu, logvar):
     Returns:
         log p(x | mu, logvar) in nats (of a density: it can be positive), shape of `x`.
     """
-    _same_shape(x, mu=mu)
+    _same_shape(x, "mu", mu)
     logvar = torch.as_tensor(logvar, dtype=mu.dtype, device=mu.device)
     return -0.5 * (math.log(2 * math.pi) + logvar + (x - mu) ** 2 * torch.exp(-logvar))
 
@@ -59,7 +61,7 @@ def laplace(x, mu, log_scale):
     Returns:
         log p(x | mu, log_scale) in nats (of a density: it can be positive), shape of `x`.
     """
-    _same_shape(x, mu=mu)
+    _same_shape(x, "mu", mu)
     log_scale = torch.as_tensor(log_scale, dtype=mu.dtype, device=mu.device)
     return -math.log(2) - log_scale - (x - mu).abs() * torch.exp(-log_scale)
 
@@ -78,7 +80,7 @@ def categorical(x, logits):
         ValueError: a pixel is outside of the levels, or the shapes do not fit.
     """
     levels = logits.shape[1]
-    _same_shape(x, logits=logits[:, 0])
+    _same_shape(x, "logits", logits[:, 0])
     _integers(x, levels)
     return -F.cross_entropy(logits, x.long(), reduction="none")
 
@@ -98,11 +100,11 @@ def discretized_gaussian(x, mu, log_sigma, levels):
     Returns:
         log p(x | mu, log_sigma) in nats, shape of `x`.
     """
-    _same_shape(x, mu=mu)
-    _same_shape(x, log_sigma=log_sigma)
+    _same_shape(x, "mu", mu)
+    _same_shape(x, "log_sigma", log_sigma)
     _integers(x, levels)
     bin_ = 1 / (levels - 1)
-    sigma = torch.exp(log_sigma)
+    sigma = torch.exp(log_sigma.clamp(max=LARGEST_LOG_SCALE))
     upper = (bin_ * (x.to(mu.dtype) + 0.5) - mu) / sigma
     lower = upper - bin_ / sigma
     # Φ(u) − Φ(l), on the side of the bell where both are small: exact far in the tails too
@@ -145,12 +147,12 @@ def discretized_logistic_mixture(x, logit_weights, mu, log_scale, levels):
         log p(x | parameters) in nats, shape of `x`.
     """
     for name, parameter in (("logit_weights", logit_weights), ("mu", mu), ("log_scale", log_scale)):
-        _same_shape(x, **{name: parameter[:, 0]})
+        _same_shape(x, name, parameter[:, 0])
     _integers(x, levels)
     x = x.unsqueeze(1).to(mu.dtype)  # (B, 1, …)
     half_bin = 1 / (levels - 1)
     centred = 2 * half_bin * x - 1 - mu  # (B, M, …)
-    inverse_scale = torch.exp(-log_scale)
+    inverse_scale = torch.exp(-log_scale.clamp(max=LARGEST_LOG_SCALE))
     upper = inverse_scale * (centred + half_bin)
     lower = inverse_scale * (centred - half_bin)
 
@@ -176,30 +178,11 @@ def sum_pixels(log_prob):
     return log_prob.flatten(1).sum(1)
 
 
-def bits_per_dim(nats, dims, *, dequantized_levels=None):
-    """Negative log-likelihood in nats per image -> bits per dimension.
-
-    Args:
-        nats: −log p(x), summed over the image.
-        dims: number of dimensions C·H·W.
-        dequantized_levels: give the number of grey levels when p is a density over pixels
-            rescaled to [0, 1]; the bin of width 1 / levels then adds log(levels) per dimension.
-
-    Returns:
-        (nats / dims + log(dequantized_levels)) / log 2.
-    """
+def bits_per_dim(nats, dims):
+    """Negative log-likelihood in nats per image, −log p(x) -> bits per dimension, of C·H·W."""
     if dims < 1:
         raise ValueError(f"dims={dims}: expected the number of dimensions C·H·W of one image")
-    bin_ = math.log(dequantized_levels) if dequantized_levels else 0.0
-    return (nats / dims + bin_) / math.log(2)
-
-
-def nats_per_image(bits, dims, *, dequantized_levels=None):
-    """Bits per dimension -> negative log-likelihood in nats per image: undoes `bits_per_dim`."""
-    if dims < 1:
-        raise ValueError(f"dims={dims}: expected the number of dimensions C·H·W of one image")
-    bin_ = math.log(dequantized_levels) if dequantized_levels else 0.0
-    return (bits * math.log(2) - bin_) * dims
+    return nats / dims / math.log(2)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -207,8 +190,7 @@ def nats_per_image(bits, dims, *, dequantized_levels=None):
 # ---------------------------------------------------------------------------------------------
 
 
-def _same_shape(x, **parameter):
-    ((name, value),) = parameter.items()
+def _same_shape(x, name, value):
     if x.shape != value.shape:
         raise ValueError(
             f"x has the shape {tuple(x.shape)} but {name} describes {tuple(value.shape)}: "

@@ -32,7 +32,7 @@ KINDS = {  # of binary images, in an ordering of one's choice
     "MADE, 0 layers": lambda shape, **o: MADE(shape, hidden=(), **o),
     "MADE, 1 layer": lambda shape, **o: MADE(shape, hidden=(20,), **o),
     "MADE, 2 layers": lambda shape, **o: MADE(shape, hidden=(20, 15), **o),
-    "MADE, 3 layers": lambda shape, **o: MADE(shape, hidden=(20, 15, 20), **o),
+    "MADE, narrow": lambda shape, **o: MADE(shape, hidden=(20, 3, 15), **o),
     "MADE, 1 layer alone": lambda shape, **o: MADE(shape, hidden=(20,), direct=False, **o),
     "MADE, 3 layers alone": lambda shape, **o: MADE(shape, hidden=(40, 40, 40), direct=False, **o),
     "agnostic, 0 layers": lambda shape, **o: OrderAgnosticMADE(shape, hidden=(), **o),

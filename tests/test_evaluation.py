@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -29,7 +30,6 @@ from course_utils.evaluation import (
     total_probability,
     train_classifier,
 )
-from course_utils.evaluation import classifier as classifier_module
 
 # ---- bad input --------------------------------------------------------------------------------
 
@@ -103,11 +103,6 @@ def test_table_numbers():
     ]  # fmt: skip
     assert rows[1].split() == ["VAE", "≤", "90.0", "±", "0.0", "0.166", "z", "=", "2"]
     assert len({row.index("±") for row in rows}) == 1, "the columns are aligned"
-
-
-def test_table_of_densities_counts_the_bins():
-    table = ComparisonTable(dims=10, dequantized_levels=256).add("flat", torch.zeros(5))
-    assert "8.000" in repr(table)
 
 
 def test_a_density_is_set_apart_from_probabilities():
@@ -202,14 +197,16 @@ def test_legible_share_is_high_for_digits_and_low_for_noise(classifier, test_ima
     noise = torch.rand(297, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     assert legible_share(test_images, classifier=classifier) > 0.9
     assert legible_share(noise, classifier=classifier) < 0.3
-    assert legible_share(noise, classifier=classifier, threshold=0.0) == 1
+    _, confidence = classifier.read(test_images)
+    share = (confidence > 0.95).sum().item() / 297
+    assert legible_share(test_images, classifier=classifier) == pytest.approx(share)
 
 
-def test_a_short_training_beats_chance_by_far(monkeypatch, digits):
-    monkeypatch.setattr(classifier_module, "load", lambda name: digits)  # spares a deformation
-    model, accuracy = train_classifier(mnist=False, steps=40, progress=False)
-    assert isinstance(model, DigitClassifier) and accuracy.keys() == {"digits"}
-    assert accuracy["digits"] > 0.5
+def test_a_short_training_beats_chance_by_far_on_each_of_its_sources(digits):
+    sources = digits, replace(digits, name="the same")
+    model, accuracy = train_classifier(*sources, steps=40, progress=False)
+    assert isinstance(model, DigitClassifier) and accuracy.keys() == {"digits", "the same"}
+    assert min(accuracy.values()) > 0.5
 
 
 # ---- exact sums -------------------------------------------------------------------------------
@@ -226,16 +223,16 @@ def test_enumerate_images(shape, levels, count):
     assert images.min() == 0 and images.max() == levels - 1
 
 
-@pytest.mark.parametrize("batch_size", [4096, 5])
-def test_total_probability_of_independent_pixels_is_one(batch_size):
-    p = torch.tensor([[[0.1, 0.7, 0.5], [0.9, 0.2, 0.6]]])
+def test_total_probability_of_independent_pixels_is_one():
+    """Over 8 192 images: more than are judged at a time."""
+    p = torch.linspace(0.1, 0.9, 13).view(1, 1, 13)
 
     def log_prob(x):
         return torch.where(x == 1, p, 1 - p).log().sum((1, 2, 3))
 
-    total = total_probability(log_prob, (1, 2, 3), batch_size=batch_size)
+    total = total_probability(log_prob, p.shape)
     assert total == pytest.approx(1, abs=1e-6)
-    deficient = total_probability(lambda x: log_prob(x) - 1, (1, 2, 3))
+    deficient = total_probability(lambda x: log_prob(x) - 1, p.shape)
     assert deficient == pytest.approx(math.exp(-1), abs=1e-6)
 
 
@@ -293,8 +290,6 @@ def test_measured_dependencies_need_an_image_on_which_the_unit_speaks():
     few = measured_dependencies(parameters, (1, 1, 10), num_images=1)
     many = measured_dependencies(parameters, (1, 1, 10), num_images=5000)
     assert not few.any() and many[0, 1:].all() and not many[:, 0].any() and not many[1:].any()
-    another = measured_dependencies(parameters, (1, 1, 10), num_images=5000, seed=1)
-    assert torch.equal(another, many)
 
 
 def test_measured_dependencies_change_a_pixel_to_every_other_level():
@@ -353,17 +348,8 @@ def test_receptive_field_needs_an_image_on_which_the_unit_speaks():
     receptive_field(lambda x: met.append(x) or network(x), (1, 1, 6), (0, 0))
     assert met[0].shape == (8, 1, 1, 6) and set(met[0].unique().tolist()) == {0.0, 1.0}
     assert not receptive_field(network, (1, 1, 6), (0, 0), num_images=1).any()
-    for seed in (0, 1):
-        many = receptive_field(network, (1, 1, 6), (0, 0), num_images=500, seed=seed)
-        assert many.flatten().tolist() == [True] + [False] * 5
-
-
-def test_receptive_field_leaves_no_gradient_and_no_trace():
-    network = torch.nn.Conv2d(1, 3, 3, padding=1)
-    state = torch.get_rng_state()
-    receptive_field(network, (1, 4, 4), (2, 2))
-    assert all(parameter.grad is None for parameter in network.parameters())
-    assert torch.equal(torch.get_rng_state(), state)
+    many = receptive_field(network, (1, 1, 6), (0, 0), num_images=500)
+    assert many.flatten().tolist() == [True] + [False] * 5
 
 
 class Linear(torch.nn.Module):
@@ -386,9 +372,7 @@ def test_grid_posterior_of_a_linear_gaussian_model():
     assert density.sum().item() * cell == pytest.approx(1, abs=1e-4)
     assert (density.sum(0) * axis).sum().item() * cell == pytest.approx(0.8, abs=1e-3)
     assert (density.sum(1) * axis).sum().item() * cell == pytest.approx(-0.4, abs=1e-3)
-    axis, density, _ = grid_posterior(Linear(), x.view(1, 1, 2), half_width=3, resolution=41)
-    assert (axis[0].item(), axis[-1].item()) == (-3, 3)
-    assert axis.shape == (41,) and density.shape == (41, 41)
+    assert (axis[0].item(), axis[-1].item()) == (-4, 4) and density.shape == (161, 161)
 
 
 def test_best_diagonal_gaussian_of_an_oblique_posterior():

@@ -14,7 +14,6 @@ from course_utils.likelihoods import (
     discretized_logistic_mixture,
     gaussian,
     laplace,
-    nats_per_image,
     sum_pixels,
 )
 
@@ -83,11 +82,14 @@ def every_level(law, levels, place, log_scale, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("law", BINNED)
-@pytest.mark.parametrize("levels", [3, 17, 256])
-@pytest.mark.parametrize("place", [0.0, 0.3, 1.0, -2.0, 3.0])
-@pytest.mark.parametrize("log_scale", [-4.0, -1.0, 1.0])
+@pytest.mark.parametrize("levels", [2, 3, 17, 256])
+@pytest.mark.parametrize("place", [0.0, 0.3, 1.0, -2.0, 3.0, 50.0, -50.0])
+@pytest.mark.parametrize("log_scale", [-7.0, -4.0, -1.0, 1.0, 5.0])
 def test_a_level_has_the_mass_of_its_bin(law, levels, place, log_scale):
-    """A difference of cumulated probabilities, on the side where they are small; open ends."""
+    """A difference of cumulated probabilities, on the side where they are small; open ends.
+
+    So all of them sum to one.
+    """
     if law is discretized_gaussian:
         low, step = 0, 1 / (levels - 1)  # levels from 0 to 1
     else:
@@ -107,22 +109,14 @@ def test_a_level_has_the_mass_of_its_bin(law, levels, place, log_scale):
     found = every_level(law, levels, place, log_scale)[0].detach()
     held = mass > 1e-300  # as far as float64 can hold it
     torch.testing.assert_close(found[held], mass[held].log(), rtol=1e-7, atol=1e-7)
-    assert ((found < -650) & (found > -1e6))[~held].all()
-
-
-@pytest.mark.parametrize("law", BINNED)
-@pytest.mark.parametrize("levels", [2, 17, 256])
-@pytest.mark.parametrize("place", [0.0, 0.3, -1.0, 1.5, 50.0, -50.0])
-@pytest.mark.parametrize("log_scale", [-7.0, -3.0, 0.0, 5.0])
-def test_the_levels_sum_to_one(law, levels, place, log_scale):
-    log_prob, _ = every_level(law, levels, place, log_scale)
-    assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-9)
+    assert ((found < -650) & (found > -1e10))[~held].all()
+    assert found.exp().sum().item() == pytest.approx(1, abs=1e-9)
 
 
 @pytest.mark.parametrize("law", BINNED)
 @pytest.mark.parametrize("levels", [2, 3, 17, 256])
 @pytest.mark.parametrize("place", [0.0, 0.5, 50.0, -1000.0, 1e6])
-@pytest.mark.parametrize("log_scale", [-7.0, 0.0, 15.0])
+@pytest.mark.parametrize("log_scale", [-7.0, 0.0, 15.0, 100.0])
 def test_values_and_gradients_are_finite_far_in_the_tails(law, levels, place, log_scale):
     if law is discretized_gaussian:
         place = min(place, 1 + 1e6 * math.exp(log_scale))  # a million deviations away
@@ -190,15 +184,9 @@ def test_sum_pixels_adds_everything_but_the_batch():
 
 
 def test_bits_per_dim():
-    """81.3 nats on binarised MNIST; uniform grey levels, as probabilities and as a density."""
+    """81.3 nats on binarised MNIST; uniform grey levels."""
     assert bits_per_dim(81.30, 784) == pytest.approx(0.1496, abs=5e-5)
     assert bits_per_dim(784 * math.log(256), 784) == pytest.approx(8)
-    assert bits_per_dim(0.0, 784, dequantized_levels=256) == pytest.approx(8)
-    for levels in (None, 256):
-        for nats in (81.3, -1200.0, torch.tensor([81.3, 90.0])):
-            bits = bits_per_dim(nats, 784, dequantized_levels=levels)
-            back = nats_per_image(bits, 784, dequantized_levels=levels)
-            assert back == pytest.approx(nats, rel=1e-4)
 
 
 # ---- wrong input ------------------------------------------------------------------------------
@@ -235,7 +223,6 @@ def mixture(x, weights=MIXTURE, mu=MIXTURE, log_scale=MIXTURE):
         (lambda: mixture(GREY), "expected integer pixels"),
         (lambda: mixture(17 * BINARY), r"pixels in \{0, …, 16\}, got \[17, 17\]"),
         (lambda: bits_per_dim(1.0, 0), "dims=0: expected the number of dimensions C·H·W"),
-        (lambda: nats_per_image(1.0, 0), "dims=0: expected the number of dimensions C·H·W"),
     ],
 )
 def test_wrong_input(call, message):

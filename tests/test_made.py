@@ -36,22 +36,6 @@ def test_the_degrees_are_sorted_and_spread_over_all_the_pixels_but_the_last(hidd
         assert (counts > 0).sum() == min(units, 5)
 
 
-@pytest.mark.parametrize("hidden", HIDDEN)
-def test_the_masks_are_the_equations_of_the_paper(hidden):
-    """One weight after the other; the pixel visited first is d = 1."""
-    ordering = random_ordering(6)
-    model = MADE(SHAPE, hidden=hidden)
-    found, mask_V, mask_A = model.masks(ordering)
-    rank = {pixel: d for d, pixel in enumerate(ordering.tolist(), start=1)}
-    below = [rank[pixel] for pixel in range(6)]
-    for mask, m in zip(found, model.degrees()):  # eq. 8, then 12
-        assert mask.tolist() == [[float(k >= d) for d in below] for k in m.tolist()]
-        below = m.tolist()
-    ranks = [rank[pixel] for pixel in range(6)]
-    assert mask_V.tolist() == [[float(d > k) for k in below] for d in ranks]  # eq. 9
-    assert mask_A.tolist() == [[float(d > e) for e in ranks] for d in ranks]
-
-
 def test_the_mask_of_an_fvsbn():
     """Visit 2, 0, 1: pixel 0 reads 2, pixel 1 reads 0 and 2, pixel 2 reads nothing."""
     expected = [[False, False, True], [True, False, True], [False, False, False]]

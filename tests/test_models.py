@@ -3,95 +3,80 @@
 import copy
 import io
 import pickle
+from functools import partial
 
+import autoregressive_models
 import pytest
 import torch
+import vae_models
+from autoregressive_models import CLASSES, random_images, same_state, seeded, state_of
+from vae_models import vqvae
 
 from course_utils import (
-    CVAE,
     FVSBN,
     MADE,
     NADE,
     VAE,
-    VQVAE,
-    CompletionVAE,
     DiagonalBiLSTM,
     MarkovTable,
-    OrderAgnosticMADE,
     PixelCNN,
     RowLSTM,
     fit,
 )
-from course_utils.cvae import visible_part
 from course_utils.data import Dataset, Split
 from course_utils.vq import code_prior
 
-SMALL = {"features": 6, "layers": 2}
-TINY = {"num_codes": 4, "code_dim": 3, "features": 6}
-HALF = torch.arange(4) < 2  # the columns that a completion sees
+N = 12  # images
 
-# name: (levels, channels, build)
+# Each gives a model, images, and their conditions or None.
+
+
+def autoregressive(kind, num_classes=None):
+    model = autoregressive_models.build(kind, num_classes)
+    return model, random_images(model, N), autoregressive_models.labels(model, N)
+
+
+def vae(kind, likelihood="bernoulli", levels=2):
+    model = vae_models.build(kind, likelihood=likelihood, levels=levels)
+    return model, random_images(model, N), vae_models.conditions(kind, model, N)
+
+
+def vq(**options):
+    model = vqvae(**options)
+    return model, random_images(model, N), None
+
+
+WRITERS = (
+    "table, order 1", "FVSBN", "NADE, lean", "NADE, plain", "MADE, 2 layers", "agnostic, 1 layer",
+    "gated: binary", "gated: one-hot", "gated: embedding", "gated: gaussian", "gated: mixture",
+    "plain: softmax in colour", "row: softmax", "diagonal: binary",
+)  # fmt: skip
 MODELS = {
-    "FVSBN": (2, 1, FVSBN),
-    "NADE": (2, 1, lambda shape: NADE(shape, hidden=8)),
-    "NADE, plain": (2, 1, lambda shape: NADE(shape, hidden=8, lean=False)),
-    "MADE": (2, 1, lambda shape: MADE(shape, hidden=(40, 20))),
-    "MADE of classes": (2, 1, lambda shape: MADE(shape, hidden=40, num_classes=3)),
-    "order-agnostic": (2, 1, lambda shape: OrderAgnosticMADE(shape, hidden=40, num_orderings=2)),
-    "table": (2, 1, lambda shape: MarkovTable(shape, order=2)),
-    "VAE": (2, 1, lambda shape: VAE(shape, z_dim=2, hidden=8)),
-    "CVAE": (2, 1, lambda shape: CVAE(shape, num_classes=3, prior="learned", hidden=(8, 6))),
-    "completion": (2, 1, lambda shape: CompletionVAE(shape, z_dim=3, hidden=8)),
-    "VQVAE": (2, 1, lambda shape: VQVAE(shape, blocks=1, **TINY)),
-    "VQVAE by gradient": (2, 1, lambda shape: VQVAE(
-        shape, ema=False, from_data=False, restart_every=2, **TINY)),
-    "VQVAE of levels": (5, 3, lambda shape: VQVAE(shape, levels=5, likelihood="laplace", **TINY)),
-    "PixelCNN": (2, 1, lambda shape: PixelCNN(shape, **SMALL)),
-    "plain PixelCNN": (5, 3, lambda shape: PixelCNN(shape, levels=5, gated=False, **SMALL)),
-    "one-hot": (5, 1, lambda shape: PixelCNN(shape, levels=5, one_hot=True, **SMALL)),
-    "PixelCNN of classes": (2, 1, lambda shape: PixelCNN(shape, num_classes=3, **SMALL)),
-    "RowLSTM": (5, 1, lambda shape: RowLSTM(shape, levels=5, **SMALL)),
-    "DiagonalBiLSTM": (2, 1, lambda shape: DiagonalBiLSTM(shape, **SMALL)),
-    **{
-        f"VAE, {law}": (5, 1, lambda shape, law=law: VAE(shape, levels=5, likelihood=law, hidden=8))
-        for law in ("categorical", "gaussian", "laplace")
-    },
-    **{
-        f"PixelCNN, {law}": (
-            5, 1, lambda shape, law=law: PixelCNN(shape, levels=5, output=law, **SMALL)
-        )
-        for law in ("gaussian", "logistic mixture")
-    },
-}  # fmt: skip
+    **{kind: partial(autoregressive, kind) for kind in WRITERS},
+    "MADE of classes": partial(autoregressive, "MADE, 1 layer", CLASSES),
+    "PixelCNN of classes": partial(autoregressive, "gated: class map", CLASSES),
+    **{f"VAE, {kind}": partial(vae, kind) for kind in vae_models.KINDS},
+    **{f"VAE, {law}": partial(vae, "nothing", law, levels) for law, levels in vae_models.LAWS},
+    "VQVAE": partial(vq, blocks=1),
+    "VQVAE by gradient": partial(vq, ema=False, from_data=False, restart_every=2),
+    "VQVAE of levels": partial(vq, shape=(3, 4, 4), levels=5, likelihood="laplace"),
+}
 
 
 @pytest.fixture(params=MODELS)
 def case(request):
-    """A model that has started from data, the data, what the model is conditioned on."""
-    levels, channels, build = MODELS[request.param]
-    draws = torch.Generator().manual_seed(0)
-    size = (12, channels, 4, 4)
-    images = torch.randint(levels, size, generator=draws, dtype=torch.uint8)
-    labels = torch.arange(12) % 3
-    torch.manual_seed(0)
-    model = build(images.shape[1:])
-    if hasattr(model, "start_from"):
-        model.start_from(images)
-    if isinstance(model, CompletionVAE):
-        labels = visible_part(images, HALF.expand(4, 4))
-    part = Split(images, labels)
-    conditional = isinstance(model, CVAE) or getattr(model, "num_classes", None) is not None
-    return model.eval(), Dataset("noise", levels, part, part, part), conditional
+    model, x, y = MODELS[request.param]()
+    return model.eval(), x, y
 
 
-def condition(data, conditional, count):
-    return data.train.labels[:count] if conditional else None
-
-
-def log_prob(model, data, conditional, count=12):
+def log_prob(model, x, y):
     torch.manual_seed(0)
     with torch.no_grad():
-        return model.log_prob(data.train.images[:count], condition(data, conditional, count))
+        return model.log_prob(x, y)
+
+
+def first(n, y):
+    return None if y is None else y[:n]
 
 
 def by_torch(model):
@@ -105,49 +90,91 @@ def by_torch(model):
     "copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), by_torch]
 )
 def test_a_model_is_copied_and_pickled(case, copied):
-    model, *rest = case
-    assert torch.equal(log_prob(copied(model), *rest), log_prob(model, *rest))
+    model, *data = case
+    assert torch.equal(log_prob(copied(model), *data), log_prob(model, *data))
 
 
 def test_a_model_converted_to_float64_computes_the_same_more_exactly(case):
     """A bound draws its noise in the precision of the model: other draws, the same mean."""
-    model, data, conditional = case
+    model, x, y = case
     double = copy.deepcopy(model).double()
-    y = condition(data, conditional, 12)
     with torch.no_grad():
         if isinstance(model, VAE):
-            z, c = torch.zeros(12, *model.latent_shape), y
-            got, expected = (
-                double.log_likelihood(data.train.images, z.double(), c),
-                (model.log_likelihood(data.train.images, z, c)),
-            )
-            assert log_prob(double, data, conditional).dtype == torch.float64
+            z = torch.zeros(N, *model.latent_shape)
+            got, expected = double.log_likelihood(x, z.double(), y), model.log_likelihood(x, z, y)
+            assert log_prob(double, x, y).dtype == torch.float64
         else:
-            got, expected = (log_prob(m, data, conditional) for m in (double, model))
-        images = double.sample(2, condition(data, conditional, 2))
+            got, expected = (log_prob(m, x, y) for m in (double, model))
+        images = double.sample(2, first(2, y))
     assert got.dtype == torch.float64
     torch.testing.assert_close(got, expected.double(), rtol=1e-5, atol=1e-4)
-    assert images.shape == (2, *data.shape) and images.dtype == torch.uint8
+    assert images.shape == (2, *model.shape) and images.dtype == torch.uint8
     if not isinstance(model, MarkovTable):
-        double.loss(data.train.images, y).backward()
+        double.loss(x, y).backward()
 
 
 def test_a_model_trains_on_16_bits(case):
-    model, data, conditional = case
+    model, x, y = case
     if isinstance(model, MarkovTable):
         pytest.skip("a table is counted, not trained")
+    part = Split(x, y)
+    data = Dataset("noise", model.levels, part, part, part)
     options = {"steps": 3, "bfloat16": True, "progress": False, "batch_size": 6}
-    history = fit(model, data, conditional=conditional, **options)
+    history = fit(model, data, conditional=y is not None, **options)
     assert history.end == "finished" and all(map(torch.isfinite, map(torch.tensor, history.val)))
     assert all(v.dtype != torch.bfloat16 for v in model.state_dict().values())
 
 
 def test_one_image_is_a_batch(case):
-    model, *rest = case
-    alone, among = log_prob(model, *rest, count=1), log_prob(model, *rest)
+    model, x, y = case
+    alone, among = log_prob(model, x[:1], first(1, y)), log_prob(model, x, y)
     assert alone.shape == (1,) and torch.isfinite(alone).all()
     if not isinstance(model, VAE):  # whose noise depends on the size of the batch
         torch.testing.assert_close(alone, among[:1], rtol=1e-5, atol=1e-4)
+
+
+def evaluations(model, y):
+    """The methods that judge images, each as a function of the images alone."""
+    names = ("logits", "pixel_log_prob", "log_prob", "loss", "elbo", "elbo_terms")
+    return [partial(getattr(model, name), y=y) for name in names if hasattr(model, name)]
+
+
+def test_evaluating_and_sampling_change_nothing(case):
+    model, x, y = case
+    before, images = state_of(model), x.clone()
+    for method in evaluations(model, y):
+        method(x)
+    model.sample(N, y)
+    assert same_state(state_of(model), before) and torch.equal(x, images)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_same_generator_same_result_and_the_global_stream_is_left_alone(case):
+    model, x, y = case
+    calls = [lambda generator: model.sample(N, y, generator=generator)]
+    if isinstance(model, VAE):
+        calls.append(lambda generator: model.elbo(x, y, generator=generator))
+        calls.append(lambda generator: model.log_prob(x, y, num_samples=2, generator=generator))
+    state = torch.get_rng_state()
+    for call in calls:
+        first, again, other = (call(seeded(seed)) for seed in (3, 3, 4))
+        assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(3)
+    assert torch.equal(model.sample(N, y), calls[0](seeded(3)))
+
+
+def test_every_method_checks_its_images(case):
+    """What is no batch of images has its own tests: those of `check_images`."""
+    model, x, y = case
+    others = ("start_from", "count", "embed_images")
+    methods = evaluations(model, y)
+    methods += [getattr(model, name) for name in others if hasattr(model, name)]
+    wrong = [(x.float(), TypeError), (x[..., 1:], ValueError), (x.int() + 255, ValueError)]
+    for method in methods:
+        for images, error in wrong:
+            with pytest.raises(error, match="^expected (integer )?(images|pixels)"):
+                method(images)
 
 
 # ---- shapes ------------------------------------------------------------------------------------
@@ -199,32 +226,23 @@ def test_a_made_that_sees_all_the_past_says_nothing(options):
     MADE((1, 4, 4), **options)
 
 
-def test_a_code_of_the_wrong_width_is_told_from_a_right_one():
-    x = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
-    for name, wrong in (
-        ("VAE", (3,)),
-        ("CVAE", (2,)),
-        ("completion", (1, 3)),
-        ("VQVAE", (3, 2, 1)),
-    ):
-        model = MODELS[name][2]((1, 4, 4))
-        y = {"CVAE": torch.tensor([1]), "completion": visible_part(x, HALF.expand(4, 4))}.get(name)
-        for use in (
-            model.decode,
-            model.sample_pixels,
-            lambda z, y, m=model: m.log_likelihood(x, z, y),
-        ):
-            with pytest.raises(ValueError, match=r"expected codes \(B, .*\), got \(2, "):
-                use(torch.zeros(2, *wrong), y)
+@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("V")])
+def test_a_code_of_the_wrong_width_is_told_from_a_right_one(name):
+    model, x, y = MODELS[name]()
+    width, *size = model.latent_shape
+    for wrong in ((width + 1, *size), (1, width, *size)):
+        for use in (model.decode, model.sample_pixels, partial(model.log_likelihood, x)):
+            with pytest.raises(ValueError, match=rf"expected codes \(B, {width}.*\), got \(12, "):
+                use(torch.zeros(N, *wrong), y)
 
 
 # ---- a codebook that has collapsed -------------------------------------------------------------
 
 
 def test_the_prior_of_a_codebook_whose_atoms_are_all_the_same():
-    model = VQVAE((1, 8, 8), **TINY)
+    model = vqvae()
     model.quantizer.codebook.fill_(0.7)
-    prior = code_prior(model, **SMALL)
+    prior = code_prior(model, features=6, layers=2)
     codes = torch.zeros(2, *model.code_shape, dtype=torch.uint8)
     assert torch.isfinite(prior.log_prob(codes)).all()
 
@@ -235,11 +253,11 @@ SHAPE = (1, 8, 8)
 @pytest.mark.parametrize("build, name", [
     (lambda: VAE(SHAPE, z_dim=2), "−ELBO"),
     (lambda: VAE(SHAPE, z_dim=2, beta=4.0), "−E[log p(x|z)] + 4 KL"),
-    (lambda: VQVAE(SHAPE, beta=0.5, **TINY), "−log p(x|z_q) + 0.5 ‖z_e − e‖²"),
-    (lambda: VQVAE(SHAPE, beta=0.5, ema=False, **TINY), "−log p(x|z_q) + 1.5 ‖z_e − e‖²"),
-    (lambda: VQVAE(SHAPE, beta=0, **TINY), "−log p(x|z_q) + 0 ‖z_e − e‖²"),
+    (lambda: vqvae(beta=0.5), "−log p(x|z_q) + 0.5 ‖z_e − e‖²"),
+    (lambda: vqvae(beta=0.5, ema=False), "−log p(x|z_q) + 1.5 ‖z_e − e‖²"),
+    (lambda: vqvae(beta=0), "−log p(x|z_q) + 0 ‖z_e − e‖²"),
     (lambda: PixelCNN(SHAPE, features=1, layers=1), "−log p(x)"),
-    (lambda: PixelCNN(SHAPE, levels=5, output="gaussian", **SMALL), "majorant de −log p(x)"),
+    (lambda: PixelCNN(SHAPE, levels=5, output="gaussian"), "majorant de −log p(x)"),
 ])  # fmt: skip
 def test_a_loss_says_what_it_is(build, name):
     assert build().loss_name == name

@@ -232,6 +232,21 @@ def test_a_masked_convolution_is_one_with_zeros_in_its_kernel(kind, kernel_size,
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "groups", "message"),
+    [
+        (("C", 1, 1, 3), 1, "mask 'C': expected 'A' or 'B'"),
+        (("A", 1, 1, 2), 1, "kernel_size=2: expected an odd number, at least 1"),
+        (("A", 1, 1, -1), 1, "kernel_size=-1"),
+        (("A", 4, 3, 3), 3, "in_features=4: expected a multiple of 3"),
+        (("A", 3, 4, 3), 3, "out_features=4: expected a multiple of 3"),
+    ],
+)
+def test_wrong_convolutions(arguments, groups, message):
+    with pytest.raises(ValueError, match=message):
+        MaskedConv2d(*arguments, groups=groups)
+
+
 def test_the_weights_start_uniform_in_the_scale_of_what_is_stored():
     """Bound 1 / √(taps × features), the usual one of torch."""
     torch.manual_seed(0)

@@ -8,8 +8,9 @@ import math
 
 import pytest
 import torch
+from autoregressive_models import random_images, seeded
 from torch import distributions
-from vae_models import KINDS, LAWS, build, conditions, perturb, random_images, seeded
+from vae_models import KINDS, LAWS, build, conditions, perturb
 
 from course_utils import CVAE, VAE
 from course_utils.evaluation import enumerate_images
@@ -92,30 +93,6 @@ def test_results_are_those_of_the_contract(case):
     assert sample.shape == x.shape and sample.dtype == torch.uint8
     assert int(sample.max()) < model.levels and len(sample.unique()) > min(model.levels / 2, 20)
     assert torch.isfinite(model.elbo(sample, y)).all()
-
-
-def test_same_generator_same_result_and_the_global_stream_is_left_alone(case):
-    model, x, y = case
-    calls = [
-        lambda g: model.elbo(x, y, generator=g),
-        lambda g: model.log_prob(x, y, num_samples=2, generator=g),
-        lambda g: model.sample(10, y, generator=g),
-    ]
-    state = torch.get_rng_state()
-    for call in calls:
-        assert torch.equal(call(seeded(3)), call(seeded(3)))
-        assert not torch.equal(call(seeded(3)), call(seeded(4)))
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_evaluating_changes_no_state(case):
-    model, x, y = case
-    before = copy.deepcopy(model.state_dict())
-    model.elbo(x, y), model.log_prob(x, y, num_samples=2), model.sample(10, y), model.loss(x, y)
-    after = model.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert model.training and all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_loss_gives_a_finite_gradient_to_every_parameter(case):
@@ -309,7 +286,7 @@ def test_start_from_is_the_model_of_independent_pixels(likelihood, levels):
     ("options", "message"),
     [
         ({"shape": (28, 28)}, r"expected \(channels, height, width\)"),
-        ({"shape": (1, 0, 28)}, r"expected (\(channels, height, width\)|positive sizes)"),
+        ({"shape": (1, 0, 28)}, r"shape=\(1, 0, 28\): expected \(channels"),
         ({"z_dim": 0}, "z_dim=0: expected at least one"),
         ({"beta": -0.5}, "beta=-0.5: the weight of the KL cannot be negative"),
         ({"likelihood": "poisson"}, "'poisson': expected one of .'bernoulli', 'categorical'"),
@@ -321,26 +298,6 @@ def test_start_from_is_the_model_of_independent_pixels(likelihood, levels):
 def test_wrong_construction(kind, options, message):
     with pytest.raises(ValueError, match=message):
         build(kind, **options)
-
-
-@pytest.mark.parametrize(
-    "method", ["elbo", "elbo_terms", "log_prob", "loss", "encode", "start_from"]
-)
-@pytest.mark.parametrize(
-    ("x", "error", "message"),
-    [
-        (torch.zeros(5, 2, 3, 4), TypeError, r"quantize\(x, levels\)"),
-        (torch.zeros(5, 2, 4, 3, dtype=torch.uint8), ValueError, r"\(B, 2, 3, 4\)"),
-        (torch.zeros(2, 3, 4, dtype=torch.uint8), ValueError, r"x\[None\]"),
-        (torch.full((5, 2, 3, 4), 2), ValueError, "levels=2"),
-    ],
-    ids=["float", "shape", "no batch", "range"],
-)
-def test_images_are_checked(kind, method, x, error, message):
-    model = build(kind)
-    y = () if method == "start_from" else (conditions(kind, model),)
-    with pytest.raises(error, match=message):
-        getattr(model, method)(x, *y)
 
 
 def test_log_prob_needs_a_sample():

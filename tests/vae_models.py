@@ -1,9 +1,9 @@
-"""Small VAEs of every kind, without and with condition, with what their tests share."""
+"""Small VAEs of every kind, without and with condition, or codes; what their tests share."""
 
 import torch
-from autoregressive_models import seeded
+from autoregressive_models import random_images, seeded
 
-from course_utils import CVAE, VAE, CompletionVAE
+from course_utils import CVAE, VAE, VQVAE, CompletionVAE
 from course_utils.cvae import visible_part
 
 SMALL = {"z_dim": 3, "hidden": (12, 8)}
@@ -40,8 +40,14 @@ def build(kind="nothing", **options):
     return perturb(new(kind, **options))
 
 
-def random_images(model, n=10):
-    return torch.randint(0, model.levels, (n, *model.shape), generator=seeded(1)).to(torch.uint8)
+def vqvae(shape=(1, 4, 8), **options):
+    """Its atoms are far from each other: several serve from the start."""
+    torch.manual_seed(0)
+    model = VQVAE(shape, **{"num_codes": 3, "code_dim": 2, "features": 8} | options)
+    with torch.no_grad():
+        codebook = model.quantizer.codebook
+        codebook.copy_(torch.randn(codebook.shape, generator=seeded()))
+    return model.eval()
 
 
 def random_masks(n=10):

@@ -163,7 +163,7 @@ class AutoregressiveModel(nn.Module):
             by_step = [part.T[ordering].contiguous() for part in parts]  # (D, n) each
             choose = self.law.draw(*by_step, temperature)
             if callback is not None:
-                choose = _told(choose, ordering, callback)
+                choose = self._told(choose, ordering, temperature, callback)
             some = None if classes is None else classes[rows]
             x[rows] = self._visit(choose, len(parts[0]), some, ordering, naive)
         return x
@@ -242,6 +242,15 @@ class AutoregressiveModel(nn.Module):
 
         return step
 
+    def _told(self, choose, ordering, temperature, callback):
+        """The same choices, told to `callback` one by one."""
+
+        def choose_and_tell(i, logits, out):
+            choose(i, logits, out)
+            callback(ordering[i].item(), out, self.law.probabilities(logits, temperature))
+
+        return choose_and_tell
+
     def _known_pixels(self, n, given, mask):
         """Check `given` and `mask` -> the images given and which pixels are known, `(n, D)` both.
 
@@ -281,13 +290,3 @@ def check_ordering(ordering, dims):
             "visited. torch.randperm(D) draws one"
         )
     return ordering
-
-
-def _told(choose, ordering, callback):
-    """The same choices, told to `callback` one by one."""
-
-    def choose_and_tell(i, logits, out):
-        choose(i, logits, out)
-        callback(ordering[i].item(), out, choose.probabilities(logits))
-
-    return choose_and_tell

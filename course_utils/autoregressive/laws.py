@@ -35,33 +35,29 @@ class Bernoulli:
     def draw(self, uniform, given, known, temperature):
         """The choice of `sample`: a function `(i, logits, out)` that draws the i-th pixel visited.
 
+        It is 1 where its log-odds exceed the threshold drawn for it.
+
         Args:
             uniform: `(D, n)` numbers of [0, 1), in the order of the visit.
             given, known: `(D, n)`: the values to keep, where `known` is True.
             temperature: divides the log-odds.
         """
-        return _BernoulliDraw(uniform, given, known, temperature)
-
-
-class _BernoulliDraw:
-    """Pixel i is 1 where its log-odds exceed the threshold drawn for it."""
-
-    def __init__(self, uniform, given, known, temperature):
-        self.temperature = temperature
         # u < σ(logit / T)  ⟺  logit > T·log(u / (1 − u)): a threshold known in advance. That of
         # a known pixel is infinite, so that the draw can only give its value.
         threshold = temperature * torch.logit(uniform, eps=1e-7)
         threshold = torch.where(known, torch.where(given == 1, -math.inf, math.inf), threshold)
-        self.threshold = threshold.unbind()  # a list of rows: faster to index than a tensor
+        threshold = threshold.unbind()  # a list of rows: faster to index than a tensor
 
-    def __call__(self, i, logits, out):
-        torch.gt(logits, self.threshold[i], out=out)
+        def choose(i, logits, out):
+            torch.gt(logits, threshold[i], out=out)
 
-    def probabilities(self, logits):
-        """Probability that the pixel be 1, at this temperature, `(n,)`."""
-        if self.temperature == 0:
+        return choose
+
+    def probabilities(self, logits, temperature):
+        """Probability that the pixel be 1, `(n,)`."""
+        if temperature == 0:
             return (logits > 0).float()
-        return torch.sigmoid(logits / self.temperature)
+        return torch.sigmoid(logits / temperature)
 
 
 class LevelsLaw:
@@ -91,31 +87,27 @@ class LevelsLaw:
         return self.log_prob(every, expanded)
 
     def draw(self, uniform, given, known, temperature):
-        """The choice of `sample`; see `Bernoulli.draw`."""
-        return _LevelsDraw(self, uniform, given, known, temperature)
+        """The choice of `sample`, as `Bernoulli.draw`: the value is the number of steps below u.
 
+        The steps are the cumulated probabilities.
+        """
+        uniform, given = uniform[:, :, None].unbind(), given.float().unbind()
+        some_known, known = known.any(1).tolist(), known.unbind()
 
-class _LevelsDraw:
-    """Inverse of the cumulated probabilities: the value is the number of steps below u."""
+        def choose(i, parameters, out):
+            steps = self.probabilities(parameters, temperature).cumsum(1)[:, :-1]  # (n, levels − 1)
+            torch.sum(steps <= uniform[i], 1, out=out)
+            if some_known[i]:
+                torch.where(known[i], given[i], out, out=out)
 
-    def __init__(self, law, uniform, given, known, temperature):
-        self.law, self.temperature = law, temperature
-        self.uniform = uniform[:, :, None].unbind()
-        self.given, self.known = given.float().unbind(), known.unbind()
-        self.some_known = known.any(1).tolist()
+        return choose
 
-    def __call__(self, i, parameters, out):
-        steps = self.probabilities(parameters).cumsum(1)[:, :-1]  # (n, levels − 1)
-        torch.sum(steps <= self.uniform[i], 1, out=out)
-        if self.some_known[i]:
-            torch.where(self.known[i], self.given[i], out, out=out)
-
-    def probabilities(self, parameters):
-        """Probabilities of the levels at this temperature, `(n, levels)`."""
-        log_probs = self.law.level_log_probs(parameters)
-        if self.temperature == 0:
-            return F.one_hot(log_probs.argmax(1), self.law.levels).float()
-        return torch.softmax(log_probs / self.temperature, 1)
+    def probabilities(self, parameters, temperature):
+        """Probabilities of the levels, `(n, levels)`."""
+        log_probs = self.level_log_probs(parameters)
+        if temperature == 0:
+            return F.one_hot(log_probs.argmax(1), self.levels).float()
+        return torch.softmax(log_probs / temperature, 1)
 
 
 class Categorical(LevelsLaw):

@@ -95,40 +95,13 @@ class MADE(AutoregressiveModel):
         for number, units in enumerate(hidden):
             degrees = 1 + torch.arange(units) * max(self.dims - 1, 1) // units
             self.register_buffer(f"degrees{number}", degrees)
-        self._cache_masks()
-
-    def _load_from_state_dict(self, *args):
-        super()._load_from_state_dict(*args)
-        self._cache_masks()
 
     def degrees(self):
         """The degrees m(k) of each hidden layer, a list of `(units,)`."""
         return [getattr(self, f"degrees{number}") for number in range(len(self.layers))]
 
-    def masks(self, ordering):
-        """The masks of this network in an ordering; see the function `masks`."""
-        return masks(ordering, self.degrees())
-
-    def _cache_masks(self):
-        """Keep the masks of the model's own ordering, made again when another one is loaded.
-
-        They are not saved with the weights: the degrees and the ordering are enough.
-        """
-        hidden, mask_V, mask_A = self.masks(self.ordering)
-        for number, mask in enumerate(hidden):
-            self.register_buffer(f"mask{number}", mask, persistent=False)
-        self.register_buffer("mask_V", mask_V, persistent=False)
-        self.register_buffer("mask_A", mask_A, persistent=False)
-
-    def _masks_for(self, ordering):
-        """The cached masks, or new ones for another ordering than the model's own."""
-        if ordering is not self.ordering:
-            return self.masks(ordering)
-        hidden = [getattr(self, f"mask{number}") for number in range(len(self.layers))]
-        return hidden, self.mask_V, self.mask_A
-
-    def _biases(self, classes, masks):
-        """Biases of the hidden layers and of the outputs, class included; `masks`: a mixture's."""
+    def _biases(self, classes, hidden_masks, mask_A):
+        """Biases of the hidden layers and of the outputs, class included; masks: a mixture's."""
         hidden = [layer.bias for layer in self.layers]
         if classes is None:
             return hidden, self.b
@@ -136,9 +109,8 @@ class MADE(AutoregressiveModel):
         return hidden, self.b + classes @ self.class_b
 
     def _logits(self, x, classes, ordering):
-        cuts = self._masks_for(ordering)
-        hidden_masks, mask_V, mask_A = cuts
-        biases, out = self._biases(classes, cuts)
+        hidden_masks, mask_V, mask_A = masks(ordering, self.degrees())
+        biases, out = self._biases(classes, hidden_masks, mask_A)
         if self.A is not None:
             out = out + F.linear(x, self.A * mask_A)
         h = x
@@ -153,9 +125,8 @@ class MADE(AutoregressiveModel):
         The cut weights are zeros here: every product may read a whole layer, units to come
         included. Slicing out those already known would take longer than the zeros do.
         """
-        cuts = self._masks_for(ordering)
-        hidden_masks, mask_V, mask_A = cuts
-        biases, b = self._biases(classes, cuts)
+        hidden_masks, mask_V, mask_A = masks(ordering, self.degrees())
+        biases, b = self._biases(classes, hidden_masks, mask_A)
         logits = b.expand(n, -1).T[ordering].contiguous().unbind()  # D rows (n,)
         # lists of rows: indexing a list is faster than indexing a tensor; and on the columns,
         # index_select is several times faster than [:, ordering]
@@ -225,10 +196,9 @@ class OrderAgnosticMADE(MADE):
         )
         self.U_A = nn.Parameter(torch.zeros_like(self.A)) if self.A is not None else None
 
-    def _biases(self, classes, masks):
+    def _biases(self, classes, hidden_masks, mask_A):
         """The biases, plus what each unit reads of « visited »: constant for a given ordering."""
-        hidden, out = super()._biases(classes, masks)
-        hidden_masks, _, mask_A = masks
+        hidden, out = super()._biases(classes, hidden_masks, mask_A)
         if self.U_hidden is not None:
             hidden[0] = hidden[0] + (self.U_hidden * hidden_masks[0]).sum(1)
         if self.U_A is not None:

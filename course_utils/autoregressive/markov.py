@@ -57,19 +57,14 @@ class MarkovTable(AutoregressiveModel):
         return torch.where(step >= 0, self.ordering[step.clamp(min=0)], self.dims)
 
     def _near(self, neighbours):
-        index = torch.arange(self.dims).view(self.shape)
-        padded = torch.full([s + 2 * max(self.shape) for s in self.shape], self.dims)
-        c, h, w = self.shape
-        margin = max(self.shape)
-        inside = slice(margin, margin + c)
-        padded[inside, margin : margin + h, margin : margin + w] = index
-        parents = []
-        for rows, columns in neighbours:
-            if max(abs(rows), abs(columns)) > margin:
-                raise ValueError(f"neighbour ({rows}, {columns}): outside of every image")
-            top, left = margin + rows, margin + columns
-            parents.append(padded[inside, top : top + h, left : left + w].flatten())
-        parents = torch.stack(parents, 1) if parents else torch.empty(self.dims, 0).long()
+        _, height, width = self.shape
+        pixel = torch.arange(self.dims)
+        row, column = pixel // width % height, pixel % width
+        parents = torch.full((self.dims, len(neighbours)), self.dims)
+        for k, (rows, columns) in enumerate(neighbours):
+            above, left = row + rows, column + columns
+            inside = (0 <= above) & (above < height) & (0 <= left) & (left < width)
+            parents[inside, k] = (pixel + rows * width + columns)[inside]
         position = _visited_at(self.ordering)
         if not (position[parents] < position[:-1, None]).all():
             raise ValueError(
@@ -78,15 +73,13 @@ class MarkovTable(AutoregressiveModel):
             )
         return parents
 
-    def count(self, images, *, pseudo_count=0.5):
+    def count(self, images):
         """Fill the tables with the frequencies of `images` `(N, C, H, W)`; return the model.
 
-        `pseudo_count` is added to both values of every line, so that no probability is 0 or 1.
+        Half an image is added to both values of every line: no probability is 0 or 1.
         """
         check_images(images, self.shape, self.levels)
-        if not pseudo_count > 0:
-            raise ValueError(f"pseudo_count={pseudo_count}: expected a positive number")
-        counts = torch.full((2, *self.table.shape), float(pseudo_count), device=self.table.device)
+        counts = torch.full((2, *self.table.shape), 0.5, device=self.table.device)
         for x in images.flatten(1).split(1000):  # in parts: memory does not grow with the images
             line = self._line(x.float())
             for value in (0, 1):

@@ -77,7 +77,7 @@ class MaskedConv2d(nn.Module):
         mask[:, :, -1, reach + 1 :] = 0
         self.register_buffer("mask", mask, persistent=False)
         self.weight = nn.Parameter(torch.empty_like(mask))
-        inputs = mask[0].numel() / in_features * in_features  # taps × features
+        inputs = mask[0].numel()  # taps × features
         nn.init.uniform_(self.weight, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
 
     def masked_weight(self):

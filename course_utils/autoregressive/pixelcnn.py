@@ -21,7 +21,7 @@ class PixelCNN(PixelModel):
     Args:
         gated: True: gates and two stacks, no blind spot. False: the plain one, with residual links.
         layers: number of masked layers; the first has the mask A, the others the mask B.
-        kernel_size, first_kernel_size: odd; of the first layer, and of the others.
+        first_kernel_size, kernel_size: odd; of the first layer, and of the others.
         position_map: each layer learns a bias for each position.
         class_map: it does so for each class.
         dropout: probability that a feature is hidden from the next layer, in training.

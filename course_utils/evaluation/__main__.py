@@ -3,17 +3,16 @@
 import argparse
 from pathlib import Path
 
+from ..data import load
 from ..weights import save_weights
 from .classifier import CLASSIFIER_PATH, train_classifier
 
 parser = argparse.ArgumentParser(description="Train the digit classifier, write its weights.")
 parser.add_argument("--steps", type=int, default=6000)
 parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--digits-only", action="store_true", help="do without MNIST")
 parser.add_argument("--out", type=Path, default=CLASSIFIER_PATH)
 options = parser.parse_args()
-model, accuracy = train_classifier(
-    steps=options.steps, seed=options.seed, mnist=not options.digits_only
-)
+sources = load("digits"), load("mnist")
+model, accuracy = train_classifier(*sources, steps=options.steps, seed=options.seed)
 save_weights(model, options.out, accuracy=accuracy, steps=options.steps, seed=options.seed)
 print(f"{options.out}: {accuracy}")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data import Dataset, Split, load
+from ..data import Dataset, Split
 from ..training import fit
 from ..weights import load_weights
 
@@ -63,15 +63,14 @@ class DigitClassifier(nn.Module):
         return label, confidence
 
 
-def train_classifier(*, steps=6000, seed=0, mnist=True, progress=True):
-    """Train the classifier on the embedded digits and, with `mnist`, on MNIST as well.
+def train_classifier(*sources, steps=6000, seed=0, progress=True):
+    """Train the classifier on grey data sets of digits, `load("digits")` for one.
 
     Returns:
         the model, and the share of each test set it reads correctly, as a dict.
     """
-    sources = [load("digits")] + ([load("mnist")] if mnist else [])
-    both = Dataset(
-        "digits + mnist",
+    together = Dataset(
+        " + ".join(source.name for source in sources),
         256,
         *(
             Split(
@@ -84,8 +83,8 @@ def train_classifier(*, steps=6000, seed=0, mnist=True, progress=True):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = DigitClassifier()
-    options = {"val_size": len(both.val), "patience": None, "progress": progress}
-    fit(model, both, conditional=True, steps=steps, seed=seed, **options)
+    options = {"val_size": len(together.val), "patience": None, "progress": progress}
+    fit(model, together, conditional=True, steps=steps, seed=seed, **options)
     accuracy = {}
     for source in sources:
         label, _ = model.read(source.test.images.float() / 255)
@@ -100,8 +99,8 @@ def load_classifier(path=CLASSIFIER_PATH):
     return model.eval()
 
 
-def legible_share(images, *, classifier, threshold=0.95):
-    """Share of images that the classifier reads with a confidence above `threshold`.
+def legible_share(images, *, classifier):
+    """Share of images that the classifier reads with a confidence above 95 %.
 
     A crude score of sample quality: it says that a sample looks like *some* digit, not that all
     digits are produced; look at the distribution of the classes as well.
@@ -113,7 +112,7 @@ def legible_share(images, *, classifier, threshold=0.95):
         a number in [0, 1].
     """
     _, confidence = classifier.read(images)
-    return (confidence > threshold).float().mean().item()
+    return (confidence > 0.95).float().mean().item()
 
 
 def label_fidelity(images, labels, *, classifier):

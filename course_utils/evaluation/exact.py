@@ -7,6 +7,7 @@ import torch
 from ..likelihoods import gaussian
 
 MAX_ENUMERATION = 2**20
+HALF_WIDTH, RESOLUTION = 4.0, 161  # of the grid over the latent plane
 
 
 def enumerate_images(shape, levels=2):
@@ -26,18 +27,18 @@ def enumerate_images(shape, levels=2):
 
 
 @torch.no_grad()
-def total_probability(log_prob, shape, levels=2, *, batch_size=4096):
+def total_probability(log_prob, shape, levels=2):
     """Σ_x p(x) over all images of a tiny format: 1 for any normalised model.
 
     Args:
         log_prob: function `(B, C, H, W)` -> `(B,)` in nats, for instance `model.log_prob`.
     """
-    batches = enumerate_images(shape, levels).split(batch_size)
+    batches = enumerate_images(shape, levels).split(4096)
     return sum(log_prob(x).double().exp().sum().item() for x in batches)
 
 
 @torch.no_grad()
-def measured_dependencies(parameters, shape, levels=2, *, num_images=8, seed=0):
+def measured_dependencies(parameters, shape, levels=2, *, num_images=8):
     """Which pixels each output reads: change one pixel, see which outputs are no longer the same.
 
     « The same » is meant bit for bit: a weight that a mask sets to zero contributes exactly zero.
@@ -49,14 +50,13 @@ def measured_dependencies(parameters, shape, levels=2, *, num_images=8, seed=0):
         levels: number of values of a pixel.
         num_images: random images on which each pixel is changed; one is enough to see a
             dependency, unless a unit happens to be silent on it.
-        seed: of the images and of the changes.
 
     Returns:
         `(D, D)` booleans, pixels in the order of the image: `[i, j]` is True when changing pixel j
         was seen to change output i.
     """
     dims = math.prod(shape)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     x = torch.randint(levels, (num_images, *shape), generator=generator, dtype=torch.uint8)
     before = parameters(x).reshape(num_images, -1, dims)
     seen = torch.zeros(dims, dims, dtype=torch.bool)
@@ -70,7 +70,7 @@ def measured_dependencies(parameters, shape, levels=2, *, num_images=8, seed=0):
     return seen
 
 
-def receptive_field(network, shape, pixel, *, num_images=8, seed=0):
+def receptive_field(network, shape, pixel, *, num_images=8):
     """Which pixels one output reads, measured with gradients.
 
     Args:
@@ -80,13 +80,12 @@ def receptive_field(network, shape, pixel, *, num_images=8, seed=0):
         pixel: `(row, column)` of the output.
         num_images: random images in {0, 1}; one is enough to see a dependency, unless a unit
             happens to be silent on it.
-        seed: of the images.
 
     Returns:
         `(C, H, W)` booleans, True where the gradient is not zero for some image.
     """
     row, column = pixel
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     x = torch.randint(2, (num_images, *shape), generator=generator).float().requires_grad_()
     outputs = network(x)[:, :, row, column]  # (B, F)
     # random weights: the gradients of two maps have no reason to cancel each other
@@ -96,17 +95,15 @@ def receptive_field(network, shape, pixel, *, num_images=8, seed=0):
 
 
 @torch.no_grad()
-def grid_posterior(model, x, *, half_width=4.0, resolution=161):
+def grid_posterior(model, x):
     """Exact posterior of a VAE with two latent dimensions, by summing over a grid.
 
-    log p(x, z) is computed at every point of a square grid; its logsumexp, with the area of a
-    cell, is log p(x) up to the (tiny) error of the quadrature.
+    log p(x, z) is computed at every point of a square grid, over [−4, 4]²; its logsumexp, with the
+    area of a cell, is log p(x) up to the (tiny) error of the quadrature.
 
     Args:
         model: a `VAE` with `z_dim=2`.
         x: one integer image `(C, H, W)`.
-        half_width: the grid covers [−half_width, half_width]².
-        resolution: points per side.
 
     Returns:
         axis `(R,)`, posterior density `(R, R)` at `z = (axis[j], axis[i])`, and log p(x), a float.
@@ -115,7 +112,7 @@ def grid_posterior(model, x, *, half_width=4.0, resolution=161):
         raise ValueError(f"the grid needs 2 latent dimensions, the model has {model.z_dim}")
     if tuple(x.shape) != model.shape:
         raise ValueError(f"expected one image {model.shape}, got {tuple(x.shape)}")
-    axis = torch.linspace(-half_width, half_width, resolution, device=x.device)
+    axis = torch.linspace(-HALF_WIDTH, HALF_WIDTH, RESOLUTION, device=x.device)
     z2, z1 = torch.meshgrid(axis, axis, indexing="ij")
     z = torch.stack([z1.flatten(), z2.flatten()], 1)  # (R², 2)
     log_likelihood = torch.cat(
@@ -123,13 +120,13 @@ def grid_posterior(model, x, *, half_width=4.0, resolution=161):
     )
     log_prior = gaussian(z, torch.zeros_like(z), 0.0).sum(1)
     log_joint = (log_likelihood + log_prior).cpu().double()
-    log_cell = 2 * math.log(2 * half_width / (resolution - 1))
+    log_cell = 2 * math.log(2 * HALF_WIDTH / (RESOLUTION - 1))
     log_evidence = torch.logsumexp(log_joint, 0) + log_cell
-    density = torch.exp(log_joint - log_evidence).view(resolution, resolution)
+    density = torch.exp(log_joint - log_evidence).view(RESOLUTION, RESOLUTION)
     return axis.cpu(), density, log_evidence.item()
 
 
-def best_diagonal_gaussian(axis, density, *, start=None, steps=300):
+def best_diagonal_gaussian(axis, density, *, start=None):
     """The diagonal Gaussian nearest to a posterior known on a grid, in KL(q ‖ posterior).
 
     What separates it from the posterior is the limit of the Gaussian family; what separates the
@@ -156,7 +153,7 @@ def best_diagonal_gaussian(axis, density, *, start=None, steps=300):
         mu, logvar = torch.tensor(start).to(mu), torch.full_like(logvar, math.log(0.25))
     mu, logvar = mu.requires_grad_(), logvar.requires_grad_()
     optimizer = torch.optim.Adam([mu, logvar], lr=0.02)
-    for _ in range(steps):
+    for _ in range(300):
         log_q = gaussian(z, mu.expand_as(z), logvar).sum(-1)
         q = log_q.flatten().softmax(0).view_as(log_q)  # its probabilities on the grid
         gap = (q * (log_q - log_posterior)).sum()

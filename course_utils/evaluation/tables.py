@@ -44,14 +44,11 @@ class ComparisonTable(Table):
 
     Args:
         dims: number of dimensions C·H·W of an image.
-        dequantized_levels: for densities on [0, 1], see `likelihoods.bits_per_dim`.
         quantity: what is in nats per image, the head of its column.
     """
 
-    def __init__(self, dims, *, dequantized_levels=None, quantity="−log p(x)"):
-        self.dims, self.dequantized_levels = dims, dequantized_levels
-        self.quantity = quantity
-        self.rows = []
+    def __init__(self, dims, *, quantity="−log p(x)"):
+        self.dims, self.quantity, self.rows = dims, quantity, []
 
     def add(self, model, log_prob, *, bound=False, density=False, note=""):
         """Add a row: the mean of `log_prob` `(B,)`, nats per image, over the images of a test set.
@@ -71,14 +68,14 @@ class ComparisonTable(Table):
             note = "; ".join(
                 filter(None, (note, tr("densité : ne se compare pas aux probabilités")))
             )
-        elif self.dequantized_levels is None and (log_prob > 0).any():
+        elif (log_prob > 0).any():
             raise ValueError(
                 f"{model!r} has log p(x) > 0: this is a density, not a probability, and the two do "
                 "not compare. Mark its row: add(…, density=True)"
             )
         nats = -log_prob.double().mean().item()
         error = log_prob.double().std(correction=0).item() / math.sqrt(len(log_prob))
-        bits = bits_per_dim(nats, self.dims, dequantized_levels=self.dequantized_levels)
+        bits = bits_per_dim(nats, self.dims)
         self.rows.append((model, "≤ " if bound else "", nats, error, bits, note))
         return self
 

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 SCORES_AT_ONCE = 2**19  # distances in memory at a time, whatever the number of atoms
+DEAD_BELOW = 0.25  # an atom is moved if it served at most this share of what the average one did
 
 
 def nearest_atoms(z, codebook):
@@ -88,8 +89,6 @@ class VectorQuantizer(nn.Module):
         decay: of the moving averages.
         from_data: take the first atoms from the first batch.
         restart_every: steps; 0 never restarts.
-        dead_below: an atom is moved if it served at most this share of what the average atom did;
-            0: only those that served nobody.
 
     Attributes:
         codebook: `(K, D)`; a buffer with `ema`, else a `Parameter`.
@@ -104,7 +103,6 @@ class VectorQuantizer(nn.Module):
         decay=0.95,
         from_data=True,
         restart_every=20,
-        dead_below=0.25,
     ):
         super().__init__()
         if num_codes < 2:
@@ -115,11 +113,9 @@ class VectorQuantizer(nn.Module):
             raise ValueError(f"decay={decay}: expected 0 ≤ decay < 1")
         if restart_every < 0:
             raise ValueError(f"restart_every={restart_every}: expected a number of steps, or 0")
-        if not 0 <= dead_below < 1:
-            raise ValueError(f"dead_below={dead_below}: expected 0 ≤ dead_below < 1")
         self.num_codes, self.code_dim = num_codes, code_dim
         self.ema, self.decay = ema, decay
-        self.restart_every, self.dead_below = restart_every, dead_below
+        self.restart_every = restart_every
         codebook = torch.empty(num_codes, code_dim).uniform_(-1 / num_codes, 1 / num_codes)
         if ema:
             self.register_buffer("codebook", codebook)
@@ -174,7 +170,7 @@ class VectorQuantizer(nn.Module):
             self.sums.lerp_(sum_by_code(z_e, codes, self.num_codes), 1 - self.decay)
             self.codebook.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
         if self.restart_every and self.steps % self.restart_every == 0:
-            self._move(self.uses <= self.dead_below * self.uses.float().mean(), z_e)
+            self._move(self.uses <= DEAD_BELOW * self.uses.float().mean(), z_e)
             self.uses.zero_()
 
     @torch.no_grad()

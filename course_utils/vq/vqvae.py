@@ -56,8 +56,7 @@ class VQVAE(ImageModel):
         blocks: residual blocks of the encoder, and of the decoder. Each lets an atom see, and draw,
             farther: better reconstructions, codes that are harder to predict.
         beta: weight of the commitment in `loss`.
-        options: of the `VectorQuantizer`: `ema`, `decay`, `from_data`, `restart_every`,
-            `dead_below`.
+        options: of the `VectorQuantizer`: `ema`, `decay`, `from_data`, `restart_every`.
     """
 
     def __init__(

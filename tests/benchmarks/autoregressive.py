@@ -1,4 +1,4 @@
-"""What the fast paths of the autoregressive models gain: ratios of times, and memory.
+"""What the fast paths of the autoregressive models gain: ratios of times, in one run.
 
     .venv/bin/python tests/benchmarks/autoregressive.py
 
@@ -8,7 +8,7 @@ take turns on one thread, so that a slow moment slows all of them: read the rati
 
 import torch
 import torch.nn.functional as F
-from measure import cpu_time, forward, measure, report, training_step
+from measure import compare, cpu_time, forward, training_step
 from torch import nn
 
 from course_utils import FVSBN, MADE, NADE, load
@@ -116,38 +116,7 @@ def make_tasks(models, images):
         tasks[f"{name} step"] = training_step(model, batch)
         tasks[f"{name} forward"] = forward(model, few)
         tasks[f"{name} sample"] = lambda model=model: model.sample(SAMPLE)
-    needed = {name for first, second, _, _ in LINES for name in (first, second)}
-    return {name: task for name, task in tasks.items() if name in needed}
-
-
-def check_equalities(models, images):
-    """The fast paths compute what the plain ones do: else their speed is worth nothing."""
-    lean, plain = models["NADE"], models["NADE plain"]
-    torch.testing.assert_close(lean.logits(images), plain.logits(images), atol=1e-5, rtol=0)
-    grads = [torch.autograd.grad(m.loss(images), list(m.parameters())) for m in (lean, plain)]
-    torch.testing.assert_close(*grads, atol=1e-5, rtol=0)
-    for name, model in models.items():
-        draws = [
-            model.sample(2, generator=torch.Generator().manual_seed(0), naive=naive)
-            for naive in (False, True)
-        ]
-        assert torch.equal(*draws), f"{name}: the fast samples are not the naive ones"
-
-
-def activation_memory(model, images):
-    """MB that autograd keeps between the forward and the backward pass, parameters excluded."""
-    kept = {}  # by address: two saved views of one storage take its memory once
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = model.loss(images)  # alive until the return: no address is used twice
-    for tensor in (images, loss, *model.parameters(), *model.buffers()):
-        kept.pop(tensor.untyped_storage().data_ptr(), None)
-    return sum(storage.nbytes() for storage in kept.values()) / 1e6
+    return tasks
 
 
 def main():
@@ -155,21 +124,10 @@ def main():
     torch.manual_seed(0)
     images = load("digits", levels=2, copies=1).train.images
     models = make_models(images)
-    check_equalities(models, images[:TRAIN])
-
-    times = measure(make_tasks(models, images))
     naive = models["MADE 1×500"]  # too slow to take turns: timed once
-    times["MADE 1×500 naive sample"] = cpu_time(lambda: naive.sample(SAMPLE, naive=True))
-    memory = {
-        f"{name} activations, MB": activation_memory(models[name], images[:TRAIN])
-        for name in ("NADE", "NADE plain")
-    }
-
-    print(f"torch {torch.__version__}, one thread; step: {TRAIN} images; others: {SAMPLE} images")
-    print(f"{'ms':>35}   {'against':28} {'ms':>8}   {'ratio':>7}  goal")
-    for first, second, sign, goal in LINES:
-        report(first, second, times, sign, goal)
-    report("NADE plain activations, MB", "NADE activations, MB", memory, "≥", 30)
+    known = {"MADE 1×500 naive sample": cpu_time(lambda: naive.sample(SAMPLE, naive=True))}
+    title = f"step: {TRAIN} images; others: {SAMPLE} images"
+    compare(title, make_tasks(models, images), LINES, known=known)
 
 
 if __name__ == "__main__":

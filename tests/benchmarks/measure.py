@@ -51,11 +51,24 @@ def measure(tasks, rounds=13):
     return {name: statistics.median(turn[name] for turn in times) for name in tasks}
 
 
-def report(first, second, values, sign="", goal=None):
-    """Print one line of the table: two values, their ratio, and whether it reaches the goal."""
-    ratio = values[first] / values[second]
-    line = f"{first:26} {values[first]:8.2f}   {second:28} {values[second]:8.2f}   {ratio:7.2f}"
-    if goal is not None:
-        reached = ratio <= goal if sign == "≤" else ratio >= goal
-        line += f"  {sign} {goal:<5g}" + ("✓" if reached else "✗")
-    print(line)
+def compare(title, tasks, lines, *, rounds=13, known=None):
+    """Time the tasks that the lines name, and print one line for each pair.
+
+    Args:
+        title: what was measured.
+        tasks: functions, by name; those that no line names are left out.
+        lines: two names, the sign and the value of the goal for first / second; no goal: None.
+        known: times measured otherwise, by name.
+    """
+    needed = {name for first, second, *_ in lines for name in (first, second)}
+    times = measure({name: task for name, task in tasks.items() if name in needed}, rounds)
+    times |= known or {}
+    print(f"torch {torch.__version__}, one thread; {title}")
+    print(f"{'ms':>35}   {'against':28} {'ms':>8}   {'ratio':>7}  goal")
+    for first, second, sign, goal in lines:
+        ratio = times[first] / times[second]
+        line = f"{first:26} {times[first]:8.2f}   {second:28} {times[second]:8.2f}   {ratio:7.2f}"
+        if goal is not None:
+            reached = ratio <= goal if sign == "≤" else ratio >= goal
+            line += f"  {sign} {goal:<5g}" + ("✓" if reached else "✗")
+        print(line)

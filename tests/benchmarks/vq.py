@@ -8,7 +8,7 @@ take turns on one thread, so that a slow moment slows all of them: read the rati
 
 import torch
 import torch.nn.functional as F
-from measure import measure, report
+from measure import compare
 
 from course_utils.vq import VectorQuantizer, nearest_atoms
 
@@ -83,11 +83,7 @@ def make_tasks():
 
 def main():
     torch.set_num_threads(1)
-    times = measure(make_tasks(), rounds=7)
-    print(f"torch {torch.__version__}, one thread; {'×'.join(map(str, SHAPE))}, K after the name")
-    print(f"{'ms':>35}   {'against':28} {'ms':>8}   {'ratio':>7}  goal")
-    for first, second, sign, goal in LINES:
-        report(first, second, times, sign, goal)
+    compare(f"{'×'.join(map(str, SHAPE))}, K after the name", make_tasks(), LINES, rounds=7)
 
 
 if __name__ == "__main__":
