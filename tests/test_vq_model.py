@@ -124,9 +124,12 @@ def test_a_codebook_is_a_buffer_or_a_parameter_and_rests_in_eval_mode(ema):
 def test_the_first_atoms_are_vectors_of_the_first_batch_or_stay_where_they_were_drawn(
     side, from_data
 ):
-    """And of no other: the second batch finds them there."""
+    """And of no other: the second batch finds them there. They are drawn around zero, all apart."""
+    torch.manual_seed(0)
     quantizer = VectorQuantizer(6, 3, ema=False, restart_every=0, from_data=from_data)
     drawn, z = quantizer.codebook.detach().clone(), randn(4, 3, side, side)
+    assert drawn.abs().max() < 1 / 6 and drawn.min() < 0 < drawn.max()
+    assert len(drawn.unique(dim=0)) == 6
     quantizer(z)
     start = quantizer.codebook.detach().clone()
     if from_data:
