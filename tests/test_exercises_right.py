@@ -145,7 +145,7 @@ def nade_with_cumsum(x, W, V, b, c):
 
 def masks_of_the_library(ordering, m):
     """As numbers."""
-    (M_W,), M_V, _ = masks(ordering, [m])
+    (M_W,), M_V = masks(ordering, [m])
     return M_W.float(), M_V.int()
 
 

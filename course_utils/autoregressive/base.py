@@ -290,3 +290,9 @@ def check_ordering(ordering, dims):
             "visited. torch.randperm(D) draws one"
         )
     return ordering
+
+
+def visited_before(ordering):
+    """`(D, D)` booleans: `[i, j]` is True when pixel j comes before pixel i."""
+    position = torch.argsort(ordering)
+    return position[:, None] > position[None, :]

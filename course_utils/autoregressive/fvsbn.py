@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .base import AutoregressiveModel
+from .base import AutoregressiveModel, visited_before
 
 
 class FVSBN(AutoregressiveModel):
@@ -28,8 +28,7 @@ class FVSBN(AutoregressiveModel):
 
     def mask(self, ordering=None):
         """`(D, D)` booleans: `[i, j]` is True when pixel j comes before pixel i."""
-        position = torch.argsort(self.ordering if ordering is None else ordering)
-        return position[:, None] > position[None, :]
+        return visited_before(self.ordering if ordering is None else ordering)
 
     def _bias(self, classes):
         """Biases of the pixels: `(D,)`, or `(B, D)` when they depend on the class."""

@@ -21,11 +21,11 @@ from torch import nn
 from .. import likelihoods
 from ..data import layer_sizes
 from ..language import tr
-from .base import AutoregressiveModel, check_ordering
+from .base import AutoregressiveModel, check_ordering, visited_before
 
 
 def masks(ordering, degrees):
-    """The masks of a network, 1 where a weight is kept: a list of the hidden layers', V's, A's.
+    """The masks of a network, 1 where a weight is kept: a list of the hidden layers', and V's.
 
     Args:
         ordering: `(D,)`, the pixels in the order of the visit.
@@ -39,8 +39,7 @@ def masks(ordering, degrees):
     for m in degrees:
         hidden.append((m[:, None] >= before[None, :]).float())
         before = m
-    mask_V = (rank[:, None] > before[None, :]).float()
-    return hidden, mask_V, (rank[:, None] > rank[None, :]).float()
+    return hidden, (rank[:, None] > before[None, :]).float()
 
 
 class MADE(AutoregressiveModel):
@@ -100,6 +99,11 @@ class MADE(AutoregressiveModel):
         """The degrees m(k) of each hidden layer, a list of `(units,)`."""
         return [getattr(self, f"degrees{number}") for number in range(len(self.layers))]
 
+    def _masks(self, ordering):
+        """Those of the hidden layers, of V, and of A if there is one: all the pixels before."""
+        hidden, mask_V = masks(ordering, self.degrees())
+        return hidden, mask_V, None if self.A is None else visited_before(ordering).float()
+
     def _biases(self, classes, hidden_masks, mask_A):
         """Biases of the hidden layers and of the outputs, class included; masks: a mixture's."""
         hidden = [layer.bias for layer in self.layers]
@@ -109,7 +113,7 @@ class MADE(AutoregressiveModel):
         return hidden, self.b + classes @ self.class_b
 
     def _logits(self, x, classes, ordering):
-        hidden_masks, mask_V, mask_A = masks(ordering, self.degrees())
+        hidden_masks, mask_V, mask_A = self._masks(ordering)
         biases, out = self._biases(classes, hidden_masks, mask_A)
         if self.A is not None:
             out = out + F.linear(x, self.A * mask_A)
@@ -125,7 +129,7 @@ class MADE(AutoregressiveModel):
         The cut weights are zeros here: every product may read a whole layer, units to come
         included. Slicing out those already known would take longer than the zeros do.
         """
-        hidden_masks, mask_V, mask_A = masks(ordering, self.degrees())
+        hidden_masks, mask_V, mask_A = self._masks(ordering)
         biases, b = self._biases(classes, hidden_masks, mask_A)
         logits = b.expand(n, -1).T[ordering].contiguous().unbind()  # D rows (n,)
         # lists of rows: indexing a list is faster than indexing a tensor; and on the columns,

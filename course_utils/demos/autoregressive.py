@@ -153,7 +153,7 @@ def _masked_network(layers, masks, order, seed):
         torch.randint(1, PIXELS, (HIDDEN,), generator=generator).sort().values
         for _ in range(layers)
     ]
-    hidden_masks, mask_V, _ = made_masks(ordering, degrees)
+    hidden_masks, mask_V = made_masks(ordering, degrees)
     rank = torch.argsort(ordering) + 1
     if masks == SLIDE:  # as printed: 1 where m(k) > d
         mask_V = (degrees[-1][None, :] > rank[:, None]).float()
