@@ -90,7 +90,7 @@ def rules(model, kind):
         reach = model.layers[0].padding[0]  # the vertical kernel starts from the row above
         return [kernel(mask_a, reach, reach + 1)]
     convs = [layer.conv for layer in model.layers] if kind == "plain" else [model.first.conv]
-    first, *others = [conv.padding[0] for conv in convs]
+    first, *others = (conv.padding[0] for conv in convs)
     found = [kernel(mask_a, first, first), *(kernel(mask_b, reach, reach) for reach in others)]
     if kind != "plain":
         found += [row_lstm if kind == "row" else mask_b] * len(model.layers)

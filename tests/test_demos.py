@@ -754,7 +754,7 @@ def test_the_model_sees_what_is_not_hidden_and_leaves_it(painter, completed, row
     grid = figures.image_grid(completions, columns=6)
     assert scene.same(scene.shown(painter, "completions"), 255 * grid)
     read = classifier().read(completions)[0].tolist()
-    (line,) = [text for text in said if text.startswith("le classifieur lit : ")]
+    (line,) = (text for text in said if text.startswith("le classifieur lit : "))
     counts = [pair.split(" ×") for pair in line.removeprefix("le classifieur lit : ").split(", ")]
     assert {int(d): int(n) for d, n in counts} == {d: read.count(d) for d in set(read)}
 

@@ -121,7 +121,7 @@ class LivePicture(widgets.VBox):
     def _add_play_button(self, lines, name, pace):
         """Play, pause, stop: before its slider, moves it step by step, as a hand would."""
         slider = self.controls[name]
-        (line,) = [line for line in lines if slider in line]
+        (line,) = (line for line in lines if slider in line)
         # The button stops before a step that would pass its maximum. This one lets the last step
         # pass the end of the slider, which stays there: none of its values is out of reach.
         last = slider.max + pace - 1
