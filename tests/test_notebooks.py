@@ -8,6 +8,8 @@ import nbformat
 import pytest
 from notebook_files import NOTEBOOKS, ROOT, printed
 
+from course_utils.figures import COLORS
+
 READ = {path: nbformat.read(path, as_version=4) for path in NOTEBOOKS}
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -69,6 +71,14 @@ def test_demos_are_followed_by_a_test_that_moves_them(path):
     for cell, following in zip(cells, [*cells[1:], nbformat.v4.new_code_cell()]):
         if "demo" in cell.metadata.get("tags", []):
             assert "widget-test" in following.metadata.get("tags", [])
+
+
+def test_a_colour_named_in_the_text_is_that_of_its_concept():
+    """« une couleur désigne un concept »: the legend of notebook 01, in the colours of figures."""
+    cells = nbformat.read(NOTEBOOKS[1], as_version=4).cells
+    texts = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    named = re.findall(r"color:(#\w{6})", texts)
+    assert named == [COLORS[concept] for concept in ("x", "z", "y", "code", "prior")]
 
 
 def test_no_helper_is_defined_in_two_notebooks():
