@@ -181,6 +181,17 @@ def test_a_value_without_its_gradient_is_refused(key):
     refused(key, torch.no_grad()(lambda *args: reference(*args)), "gradient")
 
 
+@pytest.mark.parametrize("key", [key for key, table in TABLES.items() if not table.gradient])
+def test_where_nothing_learns_a_gradient_does_no_harm(key):
+    """That of the weights of a network, for one."""
+
+    def answer(*args):
+        value = torch.as_tensor(EXERCISES[key].reference(*args))
+        return value.requires_grad_() if value.is_floating_point() else value
+
+    accepted(key, answer)
+
+
 # ---- empty answers -----------------------------------------------------------------------------
 
 

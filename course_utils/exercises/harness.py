@@ -279,7 +279,7 @@ def tensor(value, shape, what, *, dtype=None, learns=False):
 
 def gradients(value, leaves, upstream=None):
     """What the leaves receive from the answer's value; zeros where nothing arrives."""
-    if not value.requires_grad:
+    if not leaves or not value.requires_grad:
         return [torch.zeros_like(leaf) for leaf in leaves]
     try:
         return torch.autograd.grad(
